@@ -1,0 +1,1 @@
+//! Event time, panes, series keys, mergeable aggregates and the Delta.

@@ -1,0 +1,544 @@
+//! The strict single-pass reader: bytes to a borrowed [`AuthEvent`], or to the first [`Reject`] that applies.
+//!
+//! One pass over the record notes every fault it meets and goes on, because a fault that comes later in the record may
+//! come earlier in the order of reasons. A faster reader that speculates on the layout of the record before may stand in
+//! front of it later; this one decides.
+
+use crate::event::{
+    ActorType, AuditFields, AuthEvent, ChangeFields, Hop, Kind, Op, Outcome, PermissionFields, Reason,
+};
+use crate::json::{NotJson, Scanner, Text, Value};
+use crate::number::{integer, latency_ns};
+use crate::reject::Reject;
+use crate::time::{parse_epoch_ns, parse_rfc3339_ns};
+
+/// How many events a record of a source holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Records {
+    /// One JSON object.
+    #[default]
+    One,
+    /// A JSON array of objects.
+    Array,
+    /// Newline-delimited JSON objects; blank lines are passed over.
+    Lines,
+}
+
+/// Bounds of decoding.
+///
+/// Records are addressed by 32-bit positions: the limit may not exceed 1 GiB, far above what a broker takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Larger records are refused as `too_large`.
+    pub record_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { record_bytes_max: 64 * 1024 }
+    }
+}
+
+/// Largest `count`.
+const COUNT_MAX: u64 = 1_000_000;
+/// Longest tenant and region, bytes.
+const NAME_BYTES_MAX: usize = 256;
+/// Longest `id`, bytes.
+const ID_BYTES_MAX: usize = 64;
+
+/// Decodes records; owns the buffers that are reused from record to record, so it allocates only while they grow.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    limits: Limits,
+    scratch: String,
+    stack: Vec<u8>,
+}
+
+impl Decoder {
+    /// A decoder with the given bounds.
+    pub fn new(limits: Limits) -> Self {
+        let limits = Limits { record_bytes_max: limits.record_bytes_max.min(1 << 30) };
+        Decoder { limits, ..Decoder::default() }
+    }
+
+    /// Decodes a record that holds one event.
+    ///
+    /// # Errors
+    /// The first reason that applies.
+    #[inline]
+    pub fn decode<'a>(&'a mut self, record: &'a [u8]) -> Result<AuthEvent<'a>, Reject> {
+        let record = self.text(record)?;
+        self.decode_text(record)
+    }
+
+    /// Decodes a record of any sort and shows `visit` each event in order; gives their number.
+    ///
+    /// A record is taken or refused whole: on `Err`, forget what was shown.
+    ///
+    /// # Errors
+    /// `not_json` where the record as a whole is none, else the first bad event's reason.
+    pub fn decode_each(
+        &mut self,
+        record: &[u8],
+        records: Records,
+        mut visit: impl FnMut(&AuthEvent<'_>),
+    ) -> Result<usize, Reject> {
+        let record = self.text(record)?;
+        match records {
+            Records::One => self.decode_text(record).map(|event| visit(&event)).map(|()| 1),
+            Records::Array => self.decode_array(record, visit),
+            Records::Lines => {
+                let mut events = 0;
+                for line in record.split('\n').filter(|line| !is_blank(line)) {
+                    visit(&self.decode_text(line)?);
+                    events += 1;
+                }
+                Ok(events)
+            }
+        }
+    }
+
+    /// The record as text, once size, emptiness and UTF-8 are checked.
+    #[inline]
+    fn text<'a>(&self, record: &'a [u8]) -> Result<&'a str, Reject> {
+        if record.len() > self.limits.record_bytes_max {
+            return Err(Reject::TooLarge);
+        }
+        if record.iter().all(|b| matches!(b, b' ' | b'\n' | b'\t' | b'\r')) {
+            return Err(Reject::Empty);
+        }
+        simdutf8::basic::from_utf8(record).map_err(|_| Reject::NotUtf8)
+    }
+
+    fn decode_text<'a>(&'a mut self, record: &'a str) -> Result<AuthEvent<'a>, Reject> {
+        let mut scanner = Scanner::new(record.as_bytes());
+        scanner.blanks();
+        let raw = self.read_event(record, &mut scanner).map_err(|NotJson| Reject::NotJson)?;
+        scanner.blanks();
+        if !scanner.is_at_end() {
+            return Err(Reject::NotJson);
+        }
+        raw.finish(record, &self.scratch)
+    }
+
+    fn decode_array(&mut self, record: &str, mut visit: impl FnMut(&AuthEvent<'_>)) -> Result<usize, Reject> {
+        let mut scanner = Scanner::new(record.as_bytes());
+        scanner.blanks();
+        let is_array = scanner.take(b'[');
+        let (mut events, mut first_bad) = (0, None);
+        let mut read = || -> Result<(), NotJson> {
+            if !is_array {
+                scanner.skip(0, &mut self.stack)?;
+            } else {
+                scanner.blanks();
+                while events > 0 || !scanner.take(b']') {
+                    scanner.blanks();
+                    let raw = self.read_event(record, &mut scanner)?;
+                    events += 1;
+                    match raw.finish(record, &self.scratch) {
+                        Ok(event) => visit(&event),
+                        Err(reject) => first_bad = first_bad.or(Some(reject)),
+                    }
+                    scanner.blanks();
+                    if scanner.take(b']') {
+                        break;
+                    }
+                    if !scanner.take(b',') {
+                        return Err(NotJson);
+                    }
+                }
+            }
+            scanner.blanks();
+            if scanner.is_at_end() { Ok(()) } else { Err(NotJson) }
+        };
+        read().map_err(|NotJson| Reject::NotJson)?;
+        match first_bad {
+            Some(reject) => Err(reject),
+            None if !is_array => Err(Reject::NotAnObject),
+            None if events == 0 => Err(Reject::Empty),
+            None => Ok(events),
+        }
+    }
+
+    /// Reads the value that begins here as an event; leaves the scanner behind it.
+    #[inline]
+    fn read_event<'r>(&mut self, record: &'r str, scanner: &mut Scanner<'r>) -> Result<RawEvent, NotJson> {
+        self.scratch.clear();
+        scanner.too_deep = false;
+        let mut raw = RawEvent::default();
+        if scanner.peek() == b'{' {
+            let mut reader = Reader { record, scanner, scratch: &mut self.scratch, stack: &mut self.stack };
+            reader.members(Scope::Event, 1, &mut raw)?;
+        } else {
+            scanner.skip(0, &mut self.stack)?;
+            raw.note(Reject::NotAnObject);
+        }
+        if scanner.too_deep {
+            raw.note(Reject::TooDeep);
+        }
+        Ok(raw)
+    }
+}
+
+fn is_blank(line: &str) -> bool {
+    line.bytes().all(|b| matches!(b, b' ' | b'\t' | b'\r'))
+}
+
+/// An object of the contract: the event or one that is nested in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Event,
+    Actor,
+    Source,
+    Permission,
+    Change,
+}
+
+/// Declares the contract's keys: a dense enum and the look-up per object.
+macro_rules! keys {
+    ($($scope:ident { $($key:ident = $text:literal),+ $(,)? })+) => {
+        /// A key of the contract, in whichever object it stands.
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        enum Key { $($($key),+),+ }
+
+        impl Key {
+            #[inline]
+            fn of(scope: Scope, text: &[u8]) -> Option<Key> {
+                match scope {
+                    $(Scope::$scope => match text {
+                        $(t if t == $text.as_bytes() => Some(Key::$key),)+
+                        _ => None,
+                    }),+
+                }
+            }
+        }
+    };
+}
+
+keys! {
+    Event {
+        Time = "time", Kind = "kind", Tenant = "tenant", Outcome = "outcome", Region = "region", Op = "op",
+        Reason = "reason", LatencyMs = "latency_ms", Service = "service", Actor = "actor", Source = "source",
+        Client = "client", V = "v", Id = "id", Count = "count", TraceId = "trace_id", SpanId = "span_id",
+        ParentSpanId = "parent_span_id", Hop = "hop", Permission = "permission", Queue = "queue",
+        Producer = "producer", Epoch = "epoch", Seq = "seq", EnqueuedTime = "enqueued_time", Change = "change",
+    }
+    Actor { ActorId = "id", ActorType = "type" }
+    Source { SourceIp = "ip", SourceAsn = "asn", SourceUa = "ua" }
+    Permission { PermissionSubject = "subject", PermissionRole = "role", PermissionResource = "resource" }
+    Change {
+        ChangeId = "id", ChangeSubject = "subject", ChangeFrom = "from", ChangeTo = "to", ChangeBy = "by",
+        ChangeApprovedBy = "approved_by",
+    }
+}
+
+/// How many keys there are; [`RawEvent::texts`] is indexed by key.
+const KEYS: usize = Key::ChangeApprovedBy as usize + 1;
+
+/// What was read so far, before kind and order of keys are known to be right.
+struct RawEvent {
+    /// The earliest reason met.
+    reject: Option<Reject>,
+    /// Keys seen, one bit each.
+    seen: u64,
+    texts: [Option<Text>; KEYS],
+    time_ns: i64,
+    kind: Option<Kind>,
+    outcome: Option<Outcome>,
+    reason: Reason,
+    count: u32,
+    latency_ns: Option<u64>,
+    actor_type: Option<ActorType>,
+    source_asn: Option<u32>,
+    trace_id: Option<[u8; 16]>,
+    span_id: Option<[u8; 8]>,
+    parent_span_id: Option<[u8; 8]>,
+    hop: Option<Hop>,
+    epoch: u64,
+    seq: Option<u64>,
+    enqueued_time_ns: Option<i64>,
+}
+
+impl Default for RawEvent {
+    fn default() -> Self {
+        RawEvent {
+            reject: None,
+            seen: 0,
+            texts: [None; KEYS],
+            time_ns: 0,
+            kind: None,
+            outcome: None,
+            reason: Reason::None,
+            count: 1,
+            latency_ns: None,
+            actor_type: None,
+            source_asn: None,
+            trace_id: None,
+            span_id: None,
+            parent_span_id: None,
+            hop: None,
+            epoch: 0,
+            seq: None,
+            enqueued_time_ns: None,
+        }
+    }
+}
+
+impl RawEvent {
+    /// Keeps the earliest reason.
+    fn note(&mut self, reject: Reject) {
+        self.reject = Some(self.reject.map_or(reject, |before| before.min(reject)));
+    }
+
+    fn has(&self, key: Key) -> bool {
+        self.seen & (1 << key as u8) != 0
+    }
+
+    fn require(&mut self, key: Key, missing: Reject) {
+        if !self.has(key) {
+            self.note(missing);
+        }
+    }
+
+    /// Checks what the whole record had to be read for, and hands out the event.
+    fn finish<'a>(mut self, record: &'a str, scratch: &'a str) -> Result<AuthEvent<'a>, Reject> {
+        let of_platform = matches!(self.kind, Some(Kind::Audit | Kind::Change));
+        if self.reject != Some(Reject::NotAnObject) {
+            self.require(Key::Time, Reject::MissingTime);
+            self.require(Key::Kind, Reject::MissingKind);
+            if self.kind.is_some() && !of_platform {
+                self.require(Key::Tenant, Reject::MissingTenant);
+                self.require(Key::Outcome, Reject::MissingOutcome);
+            }
+            match self.kind {
+                Some(Kind::Audit) => self.require(Key::Queue, Reject::MissingQueue),
+                Some(Kind::Change) => self.require(Key::ChangeId, Reject::MissingChangeId),
+                _ => {}
+            }
+        }
+        let (None, Some(kind)) = (self.reject, self.kind) else {
+            return Err(self.reject.unwrap_or(Reject::MissingKind));
+        };
+        let text = |key: Key| match self.texts[key as usize] {
+            Some(Text::Raw(start, end)) => record.get(start as usize..end as usize),
+            Some(Text::Unescaped(start, end)) => scratch.get(start as usize..end as usize),
+            None => None,
+        };
+        Ok(AuthEvent {
+            time_ns: self.time_ns,
+            id: text(Key::Id),
+            kind,
+            op: Op::of(kind, text(Key::Op).map(str::as_bytes)),
+            count: self.count,
+            tenant: text(Key::Tenant).unwrap_or(""),
+            region: text(Key::Region),
+            service: text(Key::Service),
+            actor_id: text(Key::ActorId),
+            actor_type: self.actor_type,
+            source_ip: text(Key::SourceIp),
+            source_asn: self.source_asn,
+            source_ua: text(Key::SourceUa),
+            client: text(Key::Client),
+            outcome: self.outcome,
+            reason: self.reason,
+            latency_ns: self.latency_ns,
+            trace_id: self.trace_id,
+            span_id: self.span_id,
+            parent_span_id: self.parent_span_id,
+            hop: if kind == Kind::Permission { self.hop } else { None },
+            permission: (kind == Kind::Permission).then(|| PermissionFields {
+                subject: text(Key::PermissionSubject),
+                role: text(Key::PermissionRole),
+                resource: text(Key::PermissionResource),
+            }),
+            audit: (kind == Kind::Audit).then(|| AuditFields {
+                queue: text(Key::Queue).unwrap_or(""),
+                producer: text(Key::Producer),
+                epoch: self.epoch,
+                seq: self.seq,
+                enqueued_time_ns: self.enqueued_time_ns,
+            }),
+            change: (kind == Kind::Change).then(|| ChangeFields {
+                id: text(Key::ChangeId).unwrap_or(""),
+                subject: text(Key::ChangeSubject),
+                from: text(Key::ChangeFrom),
+                to: text(Key::ChangeTo),
+                by: text(Key::ChangeBy),
+                approved_by: text(Key::ChangeApprovedBy),
+            }),
+        })
+    }
+}
+
+/// The parts that reading needs at hand, borrowed together.
+struct Reader<'r, 's> {
+    record: &'r str,
+    scanner: &'s mut Scanner<'r>,
+    scratch: &'s mut String,
+    stack: &'s mut Vec<u8>,
+}
+
+impl Reader<'_, '_> {
+    /// Reads the object here. Recursion is at most two levels: only the event holds objects of the contract.
+    fn members(&mut self, scope: Scope, depth: usize, raw: &mut RawEvent) -> Result<(), NotJson> {
+        self.scanner.take(b'{');
+        self.scanner.blanks();
+        if self.scanner.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let name = self.scanner.string(self.record, self.scratch)?;
+            let key = Key::of(scope, self.bytes(name));
+            self.scanner.colon()?;
+            match key {
+                Some(key) => self.member(key, depth, raw)?,
+                None => self.scanner.skip(depth, self.stack)?,
+            }
+            self.scanner.blanks();
+            if self.scanner.take(b',') {
+                self.scanner.blanks();
+            } else if self.scanner.take(b'}') {
+                return Ok(());
+            } else {
+                return Err(NotJson);
+            }
+        }
+    }
+
+    #[inline]
+    fn bytes(&self, text: Text) -> &[u8] {
+        match text {
+            Text::Raw(start, end) => &self.record.as_bytes()[start as usize..end as usize],
+            Text::Unescaped(start, end) => &self.scratch.as_bytes()[start as usize..end as usize],
+        }
+    }
+
+    /// Reads the value of a key of the contract.
+    #[inline]
+    fn member(&mut self, key: Key, depth: usize, raw: &mut RawEvent) -> Result<(), NotJson> {
+        let bit = 1 << key as u8;
+        if raw.seen & bit != 0 {
+            raw.note(Reject::DuplicateKey);
+        }
+        raw.seen |= bit;
+        let nested = match key {
+            Key::Actor => Some(Scope::Actor),
+            Key::Source => Some(Scope::Source),
+            Key::Permission => Some(Scope::Permission),
+            Key::Change => Some(Scope::Change),
+            _ => None,
+        };
+        if let Some(scope) = nested {
+            if self.scanner.peek() == b'{' {
+                return self.members(scope, depth + 1, raw);
+            }
+            raw.note(Reject::BadField);
+            return self.scanner.skip(depth, self.stack);
+        }
+        let value = self.scanner.value(depth, self.record, self.scratch, self.stack)?;
+        if let Err(reject) = self.field(key, value, raw) {
+            raw.note(reject);
+        }
+        Ok(())
+    }
+
+    /// Checks and keeps the value of a key.
+    #[inline]
+    fn field(&self, key: Key, value: Value, raw: &mut RawEvent) -> Result<(), Reject> {
+        match key {
+            Key::V => match self.number(value).and_then(|n| integer(n, 1, 1)) {
+                Some(_) => {}
+                None => return Err(Reject::UnknownVersion),
+            },
+            Key::Time => raw.time_ns = self.time(value).ok_or(Reject::BadTime)?,
+            Key::Kind => raw.kind = Some(self.word(value, Kind::from_bytes).ok_or(Reject::UnknownKind)?),
+            Key::Outcome => {
+                raw.outcome = Some(self.word(value, Outcome::from_bytes).ok_or(Reject::BadOutcome)?);
+            }
+            Key::Reason => match value {
+                Value::Null => raw.reason = Reason::None,
+                Value::Text(text) => raw.reason = Reason::of(self.bytes(text)),
+                _ => return Err(Reject::BadField),
+            },
+            Key::LatencyMs => match value {
+                Value::Null => raw.latency_ns = None,
+                _ => {
+                    let ns = self.number(value).and_then(latency_ns);
+                    raw.latency_ns = Some(ns.ok_or(Reject::BadLatency)?);
+                }
+            },
+            Key::Tenant => raw.texts[key as usize] = Some(self.name(value).ok_or(Reject::BadTenant)?),
+            Key::Region => raw.texts[key as usize] = Some(self.name(value).ok_or(Reject::BadField)?),
+            Key::Count => raw.count = self.integer(value, 1, COUNT_MAX)? as u32,
+            Key::SourceAsn => raw.source_asn = Some(self.integer(value, 0, u64::from(u32::MAX))? as u32),
+            Key::Epoch => raw.epoch = self.integer(value, 0, i64::MAX as u64)?,
+            Key::Seq => raw.seq = Some(self.integer(value, 0, i64::MAX as u64)?),
+            Key::EnqueuedTime => raw.enqueued_time_ns = Some(self.time(value).ok_or(Reject::BadField)?),
+            Key::ActorType => {
+                raw.actor_type = Some(self.word(value, ActorType::from_bytes).ok_or(Reject::BadField)?);
+            }
+            Key::Hop => raw.hop = Some(self.word(value, Hop::from_bytes).ok_or(Reject::BadField)?),
+            Key::TraceId => raw.trace_id = Some(self.hex(value)?),
+            Key::SpanId => raw.span_id = Some(self.hex(value)?),
+            Key::ParentSpanId => raw.parent_span_id = Some(self.hex(value)?),
+            Key::Id => match value {
+                Value::Text(text) if self.bytes(text).len() <= ID_BYTES_MAX => {
+                    raw.texts[key as usize] = Some(text);
+                }
+                _ => return Err(Reject::BadField),
+            },
+            _ => match value {
+                Value::Text(text) => raw.texts[key as usize] = Some(text),
+                _ => return Err(Reject::BadField),
+            },
+        }
+        Ok(())
+    }
+
+    fn number(&self, value: Value) -> Option<&[u8]> {
+        match value {
+            Value::Number(start, end) => Some(&self.record.as_bytes()[start..end]),
+            _ => None,
+        }
+    }
+
+    fn integer(&self, value: Value, min: u64, max: u64) -> Result<u64, Reject> {
+        self.number(value).and_then(|n| integer(n, min, max)).ok_or(Reject::BadField)
+    }
+
+    fn time(&self, value: Value) -> Option<i64> {
+        match value {
+            Value::Text(text) => parse_rfc3339_ns(self.bytes(text)),
+            _ => self.number(value).and_then(parse_epoch_ns),
+        }
+    }
+
+    fn word<T>(&self, value: Value, of: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+        match value {
+            Value::Text(text) => of(self.bytes(text)),
+            _ => None,
+        }
+    }
+
+    fn name(&self, value: Value) -> Option<Text> {
+        match value {
+            Value::Text(text) if (1..=NAME_BYTES_MAX).contains(&self.bytes(text).len()) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn hex<const N: usize>(&self, value: Value) -> Result<[u8; N], Reject> {
+        let Value::Text(text) = value else { return Err(Reject::BadField) };
+        let digits = self.bytes(text);
+        if digits.len() != 2 * N {
+            return Err(Reject::BadField);
+        }
+        let mut id = [0; N];
+        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            let nibble = |b: u8| char::from(b).to_digit(16).ok_or(Reject::BadField);
+            *byte = (nibble(pair[0])? << 4 | nibble(pair[1])?) as u8;
+        }
+        Ok(id)
+    }
+}

@@ -1,0 +1,305 @@
+//! Strict JSON scanning (RFC 8259) over bytes that are already known to be UTF-8: positions, no values, no recursion.
+
+/// The text is not JSON. Where does not matter: the whole record goes to the dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotJson;
+
+/// A string's content: a range of the record, or of the scratch where it held escapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// Bytes `start..end` of the record.
+    Raw(u32, u32),
+    /// Bytes `start..end` of the scratch.
+    Unescaped(u32, u32),
+}
+
+/// What stands at a value's place, as far as the contract cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A string.
+    Text(Text),
+    /// A number: its range in the record.
+    Number(usize, usize),
+    /// `null`.
+    Null,
+    /// `true`, `false`, an array or an object.
+    Other,
+}
+
+/// Deepest nesting taken; the event itself is level 1.
+pub const DEPTH_MAX: usize = 32;
+
+/// A position in a record, and what was noticed on the way.
+pub struct Scanner<'r> {
+    bytes: &'r [u8],
+    at: usize,
+    /// Nesting went over [`DEPTH_MAX`].
+    pub too_deep: bool,
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+/// Marks (in the high bit of each byte) quotes, backslashes and control characters; exact up to the first mark.
+#[inline]
+fn specials(word: u64) -> u64 {
+    let zeros = |x: u64| x.wrapping_sub(ONES) & !x;
+    let quote = zeros(word ^ (ONES * b'"' as u64));
+    let backslash = zeros(word ^ (ONES * b'\\' as u64));
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    (quote | backslash | control) & HIGHS
+}
+
+impl<'r> Scanner<'r> {
+    /// Starts at the beginning of `bytes`.
+    pub fn new(bytes: &'r [u8]) -> Self {
+        Scanner { bytes, at: 0, too_deep: false }
+    }
+
+    /// The byte here, 0 at the end (0 is never valid outside a string, and there it is refused).
+    #[inline]
+    pub fn peek(&self) -> u8 {
+        self.bytes.get(self.at).copied().unwrap_or(0)
+    }
+
+    /// Passes blanks.
+    #[inline]
+    pub fn blanks(&mut self) {
+        while matches!(self.peek(), b' ' | b'\n' | b'\t' | b'\r') {
+            self.at += 1;
+        }
+    }
+
+    /// True when nothing is left.
+    pub fn is_at_end(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    /// Passes `byte` if it stands here.
+    #[inline]
+    pub fn take(&mut self, byte: u8) -> bool {
+        let here = self.peek() == byte;
+        self.at += usize::from(here);
+        here
+    }
+
+    #[inline]
+    fn expect(&mut self, byte: u8) -> Result<(), NotJson> {
+        if self.take(byte) { Ok(()) } else { Err(NotJson) }
+    }
+
+    /// Passes a string's plain characters up to a quote, a backslash or a control character.
+    #[inline]
+    fn plain(&mut self) {
+        while let Some(word) = self.bytes.get(self.at..self.at + 8) {
+            let mut eight = [0; 8];
+            eight.copy_from_slice(word);
+            let marks = specials(u64::from_le_bytes(eight));
+            if marks != 0 {
+                self.at += marks.trailing_zeros() as usize / 8;
+                return;
+            }
+            self.at += 8;
+        }
+        while let Some(byte) = self.bytes.get(self.at) {
+            if *byte < 0x20 || *byte == b'"' || *byte == b'\\' {
+                return;
+            }
+            self.at += 1;
+        }
+    }
+
+    /// Reads the string that begins here; its content goes to `scratch` only where it holds escapes.
+    #[inline]
+    pub fn string(&mut self, record: &str, scratch: &mut String) -> Result<Text, NotJson> {
+        self.expect(b'"')?;
+        let start = self.at;
+        self.plain();
+        if self.take(b'"') {
+            return Ok(Text::Raw(start as u32, self.at as u32 - 1));
+        }
+        self.escaped_string(start, record, scratch)
+    }
+
+    #[cold]
+    fn escaped_string(&mut self, start: usize, record: &str, scratch: &mut String) -> Result<Text, NotJson> {
+        let begin = scratch.len();
+        let mut from = start;
+        loop {
+            scratch.push_str(record.get(from..self.at).ok_or(NotJson)?);
+            if self.take(b'"') {
+                return Ok(Text::Unescaped(begin as u32, scratch.len() as u32));
+            }
+            scratch.push(self.escape()?);
+            from = self.at;
+            self.plain();
+        }
+    }
+
+    /// Passes the string that begins here.
+    #[inline]
+    fn skip_string(&mut self) -> Result<(), NotJson> {
+        self.expect(b'"')?;
+        loop {
+            self.plain();
+            if self.take(b'"') {
+                return Ok(());
+            }
+            self.escape()?;
+        }
+    }
+
+    /// Reads one escape. Half a surrogate pair stands for no character, so it is refused.
+    fn escape(&mut self) -> Result<char, NotJson> {
+        self.expect(b'\\')?;
+        let kind = self.peek();
+        self.at += 1;
+        Ok(match kind {
+            b'"' => '"',
+            b'\\' => '\\',
+            b'/' => '/',
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                let first = self.hex4()?;
+                if !(0xD800..0xDC00).contains(&first) {
+                    return char::from_u32(first).ok_or(NotJson);
+                }
+                self.expect(b'\\')?;
+                self.expect(b'u')?;
+                let second = self.hex4()?;
+                if !(0xDC00..0xE000).contains(&second) {
+                    return Err(NotJson);
+                }
+                char::from_u32(0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00)).ok_or(NotJson)?
+            }
+            _ => return Err(NotJson),
+        })
+    }
+
+    fn hex4(&mut self) -> Result<u32, NotJson> {
+        let digits = self.bytes.get(self.at..self.at + 4).ok_or(NotJson)?;
+        self.at += 4;
+        digits.iter().try_fold(0, |value, b| Ok(value << 4 | char::from(*b).to_digit(16).ok_or(NotJson)?))
+    }
+
+    #[inline]
+    fn digits(&mut self) -> Result<(), NotJson> {
+        let start = self.at;
+        while self.peek().is_ascii_digit() {
+            self.at += 1;
+        }
+        if self.at == start { Err(NotJson) } else { Ok(()) }
+    }
+
+    /// Passes the number that begins here; gives its range.
+    #[inline]
+    fn number(&mut self) -> Result<(usize, usize), NotJson> {
+        let start = self.at;
+        self.take(b'-');
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.peek() | 0x20 == b'e' {
+            self.at += 1;
+            if matches!(self.peek(), b'+' | b'-') {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok((start, self.at))
+    }
+
+    fn literal(&mut self, text: &[u8]) -> Result<(), NotJson> {
+        if !self.bytes[self.at..].starts_with(text) {
+            return Err(NotJson);
+        }
+        self.at += text.len();
+        Ok(())
+    }
+
+    /// Reads the value here; containers are passed whole. `depth` is the level of what holds the value.
+    #[inline]
+    pub fn value(
+        &mut self,
+        depth: usize,
+        record: &str,
+        scratch: &mut String,
+        stack: &mut Vec<u8>,
+    ) -> Result<Value, NotJson> {
+        match self.peek() {
+            b'"' => self.string(record, scratch).map(Value::Text),
+            b'-' | b'0'..=b'9' => self.number().map(|(start, end)| Value::Number(start, end)),
+            b'n' => self.literal(b"null").map(|()| Value::Null),
+            _ => self.skip(depth, stack).map(|()| Value::Other),
+        }
+    }
+
+    /// Passes the value here, whatever it is, without recursion. `depth` is the level of what holds the value.
+    pub fn skip(&mut self, depth: usize, stack: &mut Vec<u8>) -> Result<(), NotJson> {
+        stack.clear();
+        loop {
+            let opened = match self.peek() {
+                b'"' => self.skip_string().map(|()| false)?,
+                b'-' | b'0'..=b'9' => self.number().map(|_| false)?,
+                b't' => self.literal(b"true").map(|()| false)?,
+                b'f' => self.literal(b"false").map(|()| false)?,
+                b'n' => self.literal(b"null").map(|()| false)?,
+                b'{' => self.open(b'}', depth, stack)?,
+                b'[' => self.open(b']', depth, stack)?,
+                _ => return Err(NotJson),
+            };
+            if opened {
+                continue;
+            }
+            loop {
+                let Some(close) = stack.last().copied() else { return Ok(()) };
+                self.blanks();
+                if self.take(b',') {
+                    self.blanks();
+                    if close == b'}' {
+                        self.skip_key()?;
+                    }
+                    break;
+                }
+                self.expect(close)?;
+                stack.pop();
+            }
+        }
+    }
+
+    /// Enters a container; true when a value follows, false when it was empty and is closed again.
+    fn open(&mut self, close: u8, depth: usize, stack: &mut Vec<u8>) -> Result<bool, NotJson> {
+        self.at += 1;
+        self.too_deep |= depth + stack.len() + 1 > DEPTH_MAX;
+        self.blanks();
+        if self.take(close) {
+            return Ok(false);
+        }
+        stack.push(close);
+        if close == b'}' {
+            self.skip_key()?;
+        }
+        Ok(true)
+    }
+
+    fn skip_key(&mut self) -> Result<(), NotJson> {
+        self.skip_string()?;
+        self.colon()
+    }
+
+    /// Passes a colon with the blanks around it.
+    #[inline]
+    pub fn colon(&mut self) -> Result<(), NotJson> {
+        self.blanks();
+        self.expect(b':')?;
+        self.blanks();
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+//! The canonical authentication event and its decoding from bytes.
+//!
+//! One Kafka record holds one event (or several, see [`Records`]). [`Decoder`] turns its bytes into borrowed
+//! [`AuthEvent`]s or into the first [`Reject`] that applies. Nothing here knows Kafka, windows or a clock.
+//!
+//! Reading order: [`event`] (what an event is), [`reject`] (why a record is refused), `json` (strict JSON
+//! scanning), `number` and `time` (exact conversions), `decode` (the strict single-pass reader).
+
+mod decode;
+mod event;
+mod json;
+mod number;
+mod reject;
+mod time;
+
+pub use decode::{Decoder, Limits, Records};
+pub use event::{
+    ActorType, AuditFields, AuthEvent, ChangeFields, Hop, Kind, Op, Outcome, PermissionFields, Reason,
+};
+pub use reject::Reject;
+pub use time::{TIME_MAX_NS, TIME_MIN_NS, parse_rfc3339_ns};

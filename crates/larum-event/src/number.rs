@@ -1,0 +1,122 @@
+//! Exact conversion of JSON number texts: no floating point anywhere.
+
+/// A JSON number scaled by a power of ten, cut to an integer towards zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scaled {
+    /// The number began with a minus sign.
+    pub negative: bool,
+    /// Integer part of |number| x 10^scale; [`Scaled::TOO_BIG`] or more means "at least that".
+    pub int: u128,
+    /// Something other than zero was cut off.
+    pub rest: bool,
+}
+
+impl Scaled {
+    /// Values from here on are not told apart; far above every range of the contract.
+    pub const TOO_BIG: u128 = 1_000_000_000_000_000_000_000_000_000_000;
+
+    /// True for zero, minus zero included.
+    pub fn is_zero(&self) -> bool {
+        self.int == 0 && !self.rest
+    }
+
+    /// Reads `text`, a number that already passed the JSON grammar, times 10^`scale`.
+    pub fn read(text: &[u8], scale: i32) -> Scaled {
+        let (negative, text) = match text.split_first() {
+            Some((b'-', rest)) => (true, rest),
+            _ => (false, text),
+        };
+        let (mantissa, exponent) = match text.iter().position(|b| *b | 0x20 == b'e') {
+            Some(at) => (&text[..at], exponent(&text[at + 1..])),
+            None => (text, 0),
+        };
+        let int_digits = mantissa.iter().position(|b| *b == b'.').unwrap_or(mantissa.len());
+        // How many digits of the mantissa lie left of the point, once scaled.
+        let mut left = int_digits as i64 + exponent + i64::from(scale);
+        let (mut int, mut rest) = (0u128, false);
+        for digit in mantissa.iter().filter(|b| **b != b'.').map(|b| u128::from(b - b'0')) {
+            if left > 0 {
+                int = (int * 10 + digit).min(Self::TOO_BIG);
+                left -= 1;
+            } else {
+                rest |= digit != 0;
+            }
+        }
+        while left > 0 && int > 0 && int < Self::TOO_BIG {
+            int = (int * 10).min(Self::TOO_BIG);
+            left -= 1;
+        }
+        Scaled { negative, int, rest }
+    }
+}
+
+/// The exponent's value, clamped: beyond a million every result is zero or too big anyway.
+fn exponent(text: &[u8]) -> i64 {
+    let (sign, digits) = match text.split_first() {
+        Some((b'-', rest)) => (-1, rest),
+        Some((b'+', rest)) => (1, rest),
+        _ => (1, text),
+    };
+    sign * digits.iter().fold(0i64, |value, b| (value * 10 + i64::from(b - b'0')).min(1_000_000))
+}
+
+/// A JSON number without fraction and exponent, if it is an integer from `min` to `max`.
+pub fn integer(text: &[u8], min: u64, max: u64) -> Option<u64> {
+    let (negative, digits) = match text.split_first() {
+        Some((b'-', rest)) => (true, rest),
+        _ => (false, text),
+    };
+    let mut value = 0u64;
+    for b in digits {
+        if !b.is_ascii_digit() {
+            return None;
+        }
+        value = value.checked_mul(10)?.checked_add(u64::from(b - b'0'))?;
+    }
+    let fits = (min..=max).contains(&value) && !(negative && value != 0);
+    fits.then_some(value)
+}
+
+/// Milliseconds from 0 to one day as ns; digits past the nanosecond are dropped.
+pub fn latency_ns(text: &[u8]) -> Option<u64> {
+    const MAX_NS: u128 = 86_400_000 * 1_000_000;
+    let ns = Scaled::read(text, 6);
+    let too_big = ns.int > MAX_NS || (ns.int == MAX_NS && ns.rest);
+    let below_zero = ns.negative && !ns.is_zero();
+    (!too_big && !below_zero).then_some(ns.int as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_without_floating_point() {
+        let s = |t: &str, k| Scaled::read(t.as_bytes(), k);
+        assert_eq!(s("112.4", 6), Scaled { negative: false, int: 112_400_000, rest: false });
+        assert_eq!(s("0.0000001", 6), Scaled { negative: false, int: 0, rest: true });
+        assert_eq!(s("1e3", 0).int, 1000);
+        assert_eq!(s("1.5E-1", 3).int, 150);
+        assert_eq!(s("0e999999999", 6).int, 0);
+        assert_eq!(s("1e999999999", 6).int, Scaled::TOO_BIG);
+        assert!(s("-0.0", 6).is_zero());
+    }
+
+    #[test]
+    fn latency_borders() {
+        assert_eq!(latency_ns(b"86400000"), Some(86_400_000_000_000));
+        assert_eq!(latency_ns(b"86400000.0000000001"), None);
+        assert_eq!(latency_ns(b"-0"), Some(0));
+        assert_eq!(latency_ns(b"-0.0000000001"), None);
+        assert_eq!(latency_ns(b"8.64e7"), Some(86_400_000_000_000));
+    }
+
+    #[test]
+    fn integers_are_lexical() {
+        assert_eq!(integer(b"1", 1, 10), Some(1));
+        assert_eq!(integer(b"1.0", 1, 10), None);
+        assert_eq!(integer(b"1e0", 1, 10), None);
+        assert_eq!(integer(b"-0", 0, 10), Some(0));
+        assert_eq!(integer(b"18446744073709551616", 0, u64::MAX), None);
+    }
+}

@@ -1,0 +1,1 @@
+//! Signals to Prometheus exposition, and the HTTP endpoint.

@@ -1,0 +1,1 @@
+//! Kafka: consumer, broker ends, dead letters, embedded broker.

@@ -1,0 +1,1 @@
+//! The traffic generator: realistic tenants, attacks, degradations, and the truth about them.

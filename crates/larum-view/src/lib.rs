@@ -1,0 +1,1 @@
+//! Durable Deltas to panes, sliding windows and signals.

@@ -1,0 +1,1 @@
+//! The Larum program: configuration, wiring, command line.
