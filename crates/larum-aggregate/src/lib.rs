@@ -1,1 +1,19 @@
 //! Event time, panes, series keys, mergeable aggregates and the Delta.
+//!
+//! A [`Delta`] is the one unit that everything is built on: what was read since the last commit, as offset ranges and
+//! as integer aggregates per (tick, pane, key, code, bucket). Adding is exact, in any order. Nothing here knows what an
+//! event looks like, where it came from, or what time it is.
+//!
+//! Reading order: [`time`] (panes, ticks, windows), [`histogram`] (the one bucket layout), [`entry`] (what the fold
+//! writes and how it becomes rows), [`delta`] (the durable unit and its wire form).
+
+pub mod delta;
+pub mod entry;
+pub mod histogram;
+pub mod time;
+
+pub use delta::{
+    Cover, DeadLetter, Delta, DeltaError, Group, KeyDef, KeyId, Mark, NameDef, NameId, NameKind, PartCut, PartitionId,
+    PartitionStart, Row, SourceCut, SourceDef, SourceId, Tally,
+};
+pub use entry::{Entry, seal};

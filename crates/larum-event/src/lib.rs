@@ -4,8 +4,10 @@
 //! [`AuthEvent`]s or into the first [`Reject`] that applies. Nothing here knows Kafka, windows or a clock.
 //!
 //! Reading order: [`event`] (what an event is), [`reject`] (why a record is refused), `json` (strict JSON
-//! scanning), `number` and `time` (exact conversions), `decode` (the strict single-pass reader).
+//! scanning), `number` and `time` (exact conversions), `decode` (the strict single-pass reader),
+//! `code` (the dense number of what is counted).
 
+mod code;
 mod decode;
 mod event;
 mod json;
@@ -13,6 +15,7 @@ mod number;
 mod reject;
 mod time;
 
+pub use code::{Code, CodeParts, Histogram, Measured};
 pub use decode::{Decoder, Limits, Records};
 pub use event::{
     ActorType, AuditFields, AuthEvent, ChangeFields, Hop, Kind, Op, Outcome, PermissionFields, Reason,

@@ -1,0 +1,391 @@
+//! The Delta, the durable unit, and its versioned wire form.
+
+use serde::{Deserialize, Serialize};
+
+use crate::histogram::Bucket;
+
+/// A source, by its place in the configuration of the first start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SourceId(pub u16);
+/// A partition of a topic of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PartitionId(pub u32);
+/// An admitted name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NameId(pub u32);
+/// An admitted (source, tenant, region). Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyId(pub u32);
+
+impl NameId {
+    /// Stands for every name without a slot.
+    pub const OTHER: NameId = NameId(0);
+    /// The label text of [`NameId::OTHER`].
+    pub const OTHER_TEXT: &'static str = "__other__";
+}
+
+/// What a name names; each kind has a budget of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum NameKind {
+    /// Customer of the platform; comes from outside.
+    Tenant,
+    /// Where it was served; comes from the platform.
+    Region,
+}
+
+/// An admitted name, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameDef {
+    /// Its id.
+    pub id: NameId,
+    /// Its kind.
+    pub kind: NameKind,
+    /// Its label text.
+    pub text: String,
+}
+
+/// An admitted key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyDef {
+    /// Its id.
+    pub id: KeyId,
+    /// The source that its events come from.
+    pub source: SourceId,
+    /// The tenant.
+    pub tenant: NameId,
+    /// The region.
+    pub region: NameId,
+}
+
+/// A source as the Deltas know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceDef {
+    /// Its id.
+    pub id: SourceId,
+    /// Its label text.
+    pub name: String,
+    /// Its windows end so long before the tick, seconds.
+    pub delay_s: u32,
+}
+
+/// From when on a partition's records are known to be complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cover {
+    /// From this event time on, Unix ns: the start was chosen by time.
+    Since(i64),
+    /// From its first record on: read from the beginning of a log of which nothing was deleted.
+    Birth,
+    /// From its first record on: what was before it is gone.
+    FirstRecord,
+    /// From before anything: it joined a topic that was already read.
+    Always,
+}
+
+/// A partition, as fixed before its first poll.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionStart {
+    /// Its id.
+    pub id: PartitionId,
+    /// Its source.
+    pub source: SourceId,
+    /// Its topic.
+    pub topic: String,
+    /// Its number in the topic.
+    pub partition: i32,
+    /// Ranges tile from here; warm-up begins here.
+    pub start: i64,
+    /// Totals begin here.
+    pub origin: i64,
+    /// From when on it is complete.
+    pub cover: Cover,
+}
+
+/// Numbers of records and events of a stretch of a partition. Records: all but the last four; events: these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Records that decoded.
+    pub decoded: u64,
+    /// Records with a null value.
+    pub skipped: u64,
+    /// Offsets without a record: control records, aborted, compacted.
+    pub absent: u64,
+    /// Offsets whose records are gone or unreadable.
+    pub lost: u64,
+    /// Refused records, by index of the reason.
+    pub rejected: Vec<(u8, u64)>,
+    /// Events in time.
+    pub on_time: u64,
+    /// Events more than the allowed lateness behind the watermark.
+    pub late: u64,
+    /// Events more than the allowed skew ahead of their append time.
+    pub skewed: u64,
+    /// Events dropped as duplicates.
+    pub duplicate: u64,
+}
+
+impl Tally {
+    /// Adds another stretch.
+    pub fn add(&mut self, other: &Tally) {
+        self.decoded += other.decoded;
+        self.skipped += other.skipped;
+        self.absent += other.absent;
+        self.lost += other.lost;
+        self.on_time += other.on_time;
+        self.late += other.late;
+        self.skewed += other.skewed;
+        self.duplicate += other.duplicate;
+        for (reason, count) in &other.rejected {
+            self.reject(*reason, *count);
+        }
+    }
+
+    /// Counts refused records; the list stays sorted by reason.
+    pub fn reject(&mut self, reason: u8, count: u64) {
+        match self.rejected.binary_search_by_key(&reason, |r| r.0) {
+            Ok(at) => self.rejected[at].1 += count,
+            Err(at) => self.rejected.insert(at, (reason, count)),
+        }
+    }
+
+    /// Refused records of all reasons.
+    pub fn rejected_total(&self) -> u64 {
+        self.rejected.iter().map(|r| r.1).sum()
+    }
+
+    /// Offsets that the stretch accounts for.
+    pub fn offsets(&self) -> u64 {
+        self.decoded + self.skipped + self.absent + self.lost + self.rejected_total()
+    }
+}
+
+/// Where a tick ends in a partition, and what it held there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The tick.
+    pub tick: u32,
+    /// Offset after the tick's last record.
+    pub end: i64,
+    /// What the tick held, from the partition's origin on.
+    pub tally: Tally,
+}
+
+/// What was read of one partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartCut {
+    /// The partition.
+    pub id: PartitionId,
+    /// First offset of the range.
+    pub from: i64,
+    /// Offset after the range.
+    pub next: i64,
+    /// The watermark after the range, Unix ns.
+    pub watermark_ns: Option<i64>,
+    /// Append time of the first record ever read, Unix ns.
+    pub first_append_ns: Option<i64>,
+    /// Wall-clock time at which it was last live, or read up to a record appended in the last minute.
+    pub current_ns: Option<i64>,
+    /// Something was lost in the range.
+    pub damaged: bool,
+    /// Its ticks, in order.
+    pub marks: Vec<Mark>,
+}
+
+/// The clock of a source at a commit, with what it needs to go on after a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceCut {
+    /// The source.
+    pub id: SourceId,
+    /// Its clock, event time, Unix ns; none before it begins.
+    pub clock_ns: Option<i64>,
+    /// Wall-clock time for which the clock stands, once nothing arrives.
+    pub paced_ns: i64,
+    /// Wall-clock time at which something last arrived.
+    pub arrived_ns: i64,
+    /// Partitions that the clock does not wait for.
+    pub left_out: Vec<PartitionId>,
+}
+
+/// Aggregates of one place in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The tick that they belong to.
+    pub tick: u32,
+    /// The pane that they count in; none: too old for any window.
+    pub pane: Option<u32>,
+    /// They count in totals (else they were read for warm-up).
+    pub totals: bool,
+    /// By (key, code, bucket).
+    pub rows: Vec<Row>,
+}
+
+/// Events that are alike: one key, one code, one latency bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Who and where.
+    pub key: KeyId,
+    /// What happened; opaque here.
+    pub code: u16,
+    /// How long it took; `NOT_MEASURED` if not known.
+    pub bucket: Bucket,
+    /// How many, weighed.
+    pub count: u64,
+    /// Sum of their latencies, ns.
+    pub sum_ns: u128,
+}
+
+/// A refused record on its way to the dead-letter topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Where it was read.
+    pub partition: PartitionId,
+    /// Its offset there.
+    pub offset: i64,
+    /// Index of the reason.
+    pub reason: u8,
+    /// Its size before it was cut, bytes.
+    pub size_bytes: u64,
+    /// Its bytes, cut to what the dead-letter topic takes.
+    #[serde(with = "bytes")]
+    pub payload: Vec<u8>,
+}
+
+/// Writes a byte string in one piece instead of element by element.
+mod bytes {
+    pub fn serialize<S: serde::Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_bytes(bytes)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        <&[u8] as serde::Deserialize>::deserialize(d).map(<[u8]>::to_vec)
+    }
+}
+
+/// What all workers read since the last commit, and what was decided on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// Sources that appear or change.
+    pub new_sources: Vec<SourceDef>,
+    /// Partitions that appear.
+    pub new_partitions: Vec<PartitionStart>,
+    /// Names that the Delta relies on; known ones may come again.
+    pub names: Vec<NameDef>,
+    /// Keys that the Delta relies on; known ones may come again.
+    pub keys: Vec<KeyDef>,
+    /// What was read.
+    pub parts: Vec<PartCut>,
+    /// The sources' clocks.
+    pub sources: Vec<SourceCut>,
+    /// The aggregates.
+    pub groups: Vec<Group>,
+    /// Refused records to be sent to the dead-letter topic.
+    pub dead_letters: Vec<DeadLetter>,
+    /// Dead letters that the broker has acknowledged.
+    pub delivered: Vec<(PartitionId, i64)>,
+    /// Keys whose slots are free again.
+    pub retired_keys: Vec<KeyId>,
+    /// Names whose slots are free again.
+    pub retired_names: Vec<NameId>,
+}
+
+/// Version of the wire form that is written; the one before is still read.
+pub const WIRE_VERSION: u8 = 1;
+
+/// Why bytes are no Delta.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DeltaError {
+    /// Written by another version of Larum.
+    #[error("format version {0} is not known to this version of Larum, which reads up to {WIRE_VERSION}")]
+    UnknownVersion(u8),
+    /// The version is right, the rest is not.
+    #[error("the bytes are damaged: {0}")]
+    Damaged(String),
+}
+
+impl Delta {
+    /// The wire form: one byte of version, then the fields in order.
+    pub fn encode(&self) -> Vec<u8> {
+        encode_versioned(self)
+    }
+
+    /// Back from the wire form.
+    ///
+    /// # Errors
+    /// An unknown version, or damaged bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Delta, DeltaError> {
+        decode_versioned(bytes)
+    }
+
+    /// True when committing it would change nothing that anybody could see or need.
+    pub fn is_empty(&self) -> bool {
+        *self == Delta { sources: self.sources.clone(), ..Delta::default() }
+    }
+}
+
+/// Writes any durable value behind the version byte.
+pub fn encode_versioned<T: Serialize>(value: &T) -> Vec<u8> {
+    let head = vec![WIRE_VERSION];
+    // Writing to memory fails only for types that these are not (maps or lists of unknown length).
+    postcard::to_extend(value, head).unwrap_or_else(|e| unreachable!("durable values are always encodable: {e}"))
+}
+
+/// Reads a durable value behind its version byte.
+///
+/// # Errors
+/// An unknown version, or damaged bytes.
+pub fn decode_versioned<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DeltaError> {
+    match bytes.split_first() {
+        Some((&WIRE_VERSION, rest)) => postcard::from_bytes(rest).map_err(|e| DeltaError::Damaged(e.to_string())),
+        Some((version, _)) => Err(DeltaError::UnknownVersion(*version)),
+        None => Err(DeltaError::Damaged("no bytes".to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Delta {
+        Delta {
+            names: vec![NameDef { id: NameId(1), kind: NameKind::Tenant, text: "acme".into() }],
+            parts: vec![PartCut {
+                id: PartitionId(0),
+                from: 5,
+                next: 7,
+                watermark_ns: Some(-1),
+                first_append_ns: None,
+                current_ns: Some(9),
+                damaged: false,
+                marks: vec![Mark { tick: 3, end: 7, tally: Tally { decoded: 2, on_time: 2, ..Tally::default() } }],
+            }],
+            groups: vec![Group {
+                tick: 3,
+                pane: Some(0),
+                totals: true,
+                rows: vec![Row { key: KeyId(1), code: 2, bucket: 3, count: 4, sum_ns: u128::MAX }],
+            }],
+            dead_letters: vec![DeadLetter {
+                partition: PartitionId(0),
+                offset: 6,
+                reason: 3,
+                size_bytes: 2,
+                payload: vec![0xff, 0],
+            }],
+            ..Delta::default()
+        }
+    }
+
+    #[test]
+    fn wire_form_of_version_1_is_pinned() {
+        let bytes = sample().encode();
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, include_str!("../tests/delta-v1.hex").trim());
+        assert_eq!(Delta::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn other_versions_and_damage_are_told_apart() {
+        assert_eq!(Delta::decode(&[9, 0]), Err(DeltaError::UnknownVersion(9)));
+        assert!(matches!(Delta::decode(&[WIRE_VERSION, 255]), Err(DeltaError::Damaged(_))));
+        assert!(matches!(Delta::decode(&[]), Err(DeltaError::Damaged(_))));
+    }
+}
