@@ -208,6 +208,8 @@ pub struct SourceCut {
 /// Aggregates of one place in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
+    /// The source that they come from.
+    pub source: SourceId,
     /// The tick that they belong to.
     pub tick: u32,
     /// The pane that they count in; none: too old for any window.
@@ -358,6 +360,7 @@ mod tests {
                 marks: vec![Mark { tick: 3, end: 7, tally: Tally { decoded: 2, on_time: 2, ..Tally::default() } }],
             }],
             groups: vec![Group {
+                source: SourceId(0),
                 tick: 3,
                 pane: Some(0),
                 totals: true,

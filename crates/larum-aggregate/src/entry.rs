@@ -1,6 +1,6 @@
 //! What the fold writes for each event, and how that becomes the sorted, added-up rows of a Delta.
 
-use crate::delta::{Group, KeyId, Row};
+use crate::delta::{Group, KeyId, Row, SourceId};
 use crate::histogram::{Bucket, NOT_MEASURED};
 
 /// One counted event, 32 bytes: where it counts, packed so that one comparison sorts it, and what it adds.
@@ -53,11 +53,11 @@ impl Entry {
     }
 }
 
-/// Sorts and adds up `entries`, in whatever order they came from however many workers.
+/// Sorts and adds up the `entries` of a source, in whatever order they came from however many workers.
 ///
 /// Groups come out by (tick, pane, totals), rows within by (key, code, bucket), each place once: the same events give the
 /// same rows, bit for bit.
-pub fn seal(mut entries: Vec<Entry>) -> Vec<Group> {
+pub fn seal(source: SourceId, mut entries: Vec<Entry>) -> Vec<Group> {
     entries.sort_unstable_by_key(|e| e.place);
     let mut groups = Vec::new();
     for same_group in entries.chunk_by(|a, b| a.group() == b.group()) {
@@ -74,6 +74,7 @@ pub fn seal(mut entries: Vec<Entry>) -> Vec<Group> {
         let group = same_group[0].group();
         let pane = (group >> 1) as u32 & NO_PANE;
         groups.push(Group {
+            source,
             tick: (group >> 32) as u32,
             pane: (pane != NO_PANE).then_some(pane),
             totals: group & 1 == 1,
@@ -90,7 +91,7 @@ mod tests {
     #[test]
     fn places_survive_packing() {
         let entry = Entry::new(u32::MAX, Some(410_244_480), true, KeyId(u32::MAX), 7, 3).measured(5, 2);
-        let groups = seal(vec![entry, entry, Entry::new(1, None, false, KeyId(0), 0, 1)]);
+        let groups = seal(SourceId(0), vec![entry, entry, Entry::new(1, None, false, KeyId(0), 0, 1)]);
         assert_eq!((groups[0].tick, groups[0].pane, groups[0].totals), (1, None, false));
         assert_eq!(groups[0].rows[0].bucket, NOT_MEASURED);
         let group = &groups[1];
@@ -111,8 +112,8 @@ mod tests {
                 if rng.bool() { entry.measured(rng.u64(..9), rng.u16(..3)) } else { entry }
             })
             .collect();
-        let first = seal(entries.clone());
+        let first = seal(SourceId(0), entries.clone());
         rng.shuffle(&mut entries);
-        assert_eq!(first, seal(entries));
+        assert_eq!(first, seal(SourceId(0), entries));
     }
 }

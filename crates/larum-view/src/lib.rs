@@ -1,1 +1,19 @@
 //! Durable Deltas to panes, sliding windows and signals.
+//!
+//! [`View::apply`] takes one committed Delta after the other; ticks come out of it in order, and what is visible is the
+//! state after the last applied tick. The same Deltas give the same view, bit for bit. [`Reading`] shows one cut of it
+//! as samples of the [`signals`], to whichever [`Sink`] writes them out.
+//!
+//! Reading order: [`view`] (Deltas and ticks), `key` (totals of a key), `tiers` (its panes and windows), [`signals`]
+//! (the list), [`reading`] (state to samples).
+
+mod key;
+pub mod reading;
+pub mod signals;
+mod tiers;
+pub mod view;
+
+pub use key::KeyView;
+pub use reading::{HistogramRead, Label, Reading, Sink, Value};
+pub use signals::{SIGNALS, Signal};
+pub use view::{PartitionView, SourceView, View};

@@ -1,0 +1,295 @@
+//! The hot path: a record's bytes to entries of the worker's open Delta.
+
+use std::sync::Arc;
+
+use larum_aggregate::histogram::bucket_of;
+use larum_aggregate::{DeadLetter, Entry, KeyDef, NameDef, PartCut, PartitionId, SourceId};
+use larum_event::{AuthEvent, Code, Decoder, Limits, Outcome, Records, Reject};
+
+use crate::intern::Interner;
+use crate::partition::{Partition, PartitionState, Timing};
+use crate::registry::Registry;
+
+/// How a source's records are read and judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourcePolicy {
+    /// Events in a record.
+    pub records: Records,
+    /// Events further behind their partition's watermark are late, ns.
+    pub lateness_ns: i64,
+    /// Events further ahead of their append time are skewed, ns.
+    pub skew_ns: i64,
+    /// The source's windows end so long before the tick, seconds.
+    pub delay_s: u32,
+}
+
+impl Default for SourcePolicy {
+    fn default() -> Self {
+        let minute_ns = 60 * larum_aggregate::time::SECOND_NS;
+        SourcePolicy { records: Records::One, lateness_ns: minute_ns, skew_ns: minute_ns, delay_s: 0 }
+    }
+}
+
+/// What happens to the bytes of refused records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetters {
+    /// They are kept for the dead-letter topic, cut to so many bytes each.
+    Keep {
+        /// What the topic takes.
+        record_bytes_max: usize,
+    },
+    /// There is no topic, or no room for them: they are counted only.
+    Count,
+}
+
+/// A record as the consumer hands it over; its bytes are borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Its offset.
+    pub offset: i64,
+    /// When it was appended, Unix ns, already clamped to the time of receipt where the producer set it.
+    pub append_ns: i64,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+/// What a worker read since its last cut.
+#[derive(Debug, Default)]
+pub struct Cut {
+    /// Ranges of its partitions.
+    pub parts: Vec<PartCut>,
+    /// Counted events, by source.
+    pub entries: Vec<Vec<Entry>>,
+    /// Names that the entries rely on.
+    pub names: Vec<NameDef>,
+    /// Keys that the entries rely on.
+    pub keys: Vec<KeyDef>,
+    /// Refused records.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// One worker's state. Its partitions are addressed by the slot that [`Worker::add`] gives.
+pub struct Worker {
+    registry: Arc<Registry>,
+    decoder: Decoder,
+    interner: Interner,
+    partitions: Vec<Partition>,
+    /// By source.
+    entries: Vec<Vec<Entry>>,
+    dead_letters: Vec<DeadLetter>,
+    dead_letter_bytes: usize,
+    dead_letters_dropped: u64,
+}
+
+impl Worker {
+    /// A worker without partitions, for `sources` sources.
+    pub fn new(registry: Arc<Registry>, limits: Limits, sources: usize) -> Self {
+        Worker {
+            interner: Interner::new(registry.hash_key(), sources),
+            registry,
+            decoder: Decoder::new(limits),
+            partitions: Vec::new(),
+            entries: vec![Vec::new(); sources],
+            dead_letters: Vec::new(),
+            dead_letter_bytes: 0,
+            dead_letters_dropped: 0,
+        }
+    }
+
+    /// Takes over a partition; gives its slot.
+    pub fn add(&mut self, state: PartitionState, policy: SourcePolicy) -> usize {
+        self.partitions.push(Partition::new(state, policy));
+        self.partitions.len() - 1
+    }
+
+    /// Where the partition in `slot` stands.
+    pub fn state(&self, slot: usize) -> &PartitionState {
+        &self.partitions[slot].state
+    }
+
+    /// How many partitions there are; slots are below that.
+    pub fn slots(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// The partition in `slot`.
+    pub fn id(&self, slot: usize) -> PartitionId {
+        self.partitions[slot].id()
+    }
+
+    /// Counted events in the open Delta.
+    pub fn open_entries(&self) -> usize {
+        self.entries.iter().map(Vec::len).sum()
+    }
+
+    /// Bytes of refused records in the open Delta.
+    pub fn open_dead_letter_bytes(&self) -> usize {
+        self.dead_letter_bytes
+    }
+
+    /// Dead letters that were not kept since the last call.
+    pub fn take_dead_letters_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dead_letters_dropped)
+    }
+
+    /// Folds one record that was received at `now_ns` (wall clock). Offsets that were read before are ignored.
+    #[inline]
+    pub fn record(&mut self, slot: usize, record: Record<'_>, now_ns: i64, dead_letters: DeadLetters) {
+        let Worker { registry, decoder, interner, partitions, entries, .. } = self;
+        let partition = &mut partitions[slot];
+        if record.offset < partition.state.next {
+            return;
+        }
+        if record.offset > partition.state.next {
+            partition.pass(record.offset, false);
+        }
+        partition.arrived(record.append_ns, now_ns);
+        let (counts, end, append_ns) = (partition.counts(record.offset), record.offset + 1, record.append_ns);
+        let Some(value) = record.value else {
+            partition.mark(end).skipped += u64::from(counts);
+            return;
+        };
+        let source = partition.state.start.source;
+        let entries = &mut entries[usize::from(source.0)];
+        let mut fold = Fold { registry, interner, entries, source, counts, append_ns };
+        let verdict = match partition.policy.records {
+            Records::One => decoder.decode(value).map(|event| {
+                let before_ns = partition.state.watermark_ns.unwrap_or(i64::MIN);
+                partition.raise(event.time_ns, append_ns);
+                partition.mark(end).decoded += u64::from(counts);
+                fold.event(partition, &event, before_ns, end);
+            }),
+            several => Self::several(decoder, several, value, partition, &mut fold, end),
+        };
+        if let Err(reject) = verdict {
+            self.reject(slot, record.offset, reject, value, counts, dead_letters);
+        }
+    }
+
+    /// A record of several events: read twice, because it is taken whole, and its tick is that of its last event.
+    fn several(
+        decoder: &mut Decoder,
+        records: Records,
+        value: &[u8],
+        partition: &mut Partition,
+        fold: &mut Fold<'_>,
+        end: i64,
+    ) -> Result<(), Reject> {
+        let before = partition.state.watermark_ns;
+        let mut latest_ns = i64::MIN;
+        decoder.decode_each(value, records, |event| latest_ns = latest_ns.max(event.time_ns))?;
+        partition.raise(latest_ns, fold.append_ns);
+        partition.mark(end).decoded += u64::from(fold.counts);
+        let mut watermark_ns = before.unwrap_or(i64::MIN);
+        decoder.decode_each(value, records, |event| {
+            fold.event(partition, event, watermark_ns, end);
+            watermark_ns = watermark_ns.max(event.time_ns.min(fold.append_ns));
+        })?;
+        Ok(())
+    }
+
+    #[cold]
+    fn reject(
+        &mut self,
+        slot: usize,
+        offset: i64,
+        reject: Reject,
+        value: &[u8],
+        counts: bool,
+        dead_letters: DeadLetters,
+    ) {
+        let partition = &mut self.partitions[slot];
+        let tally = partition.mark(offset + 1);
+        if !counts {
+            return;
+        }
+        tally.reject(reject as u8, 1);
+        let DeadLetters::Keep { record_bytes_max } = dead_letters else {
+            self.dead_letters_dropped += 1;
+            return;
+        };
+        let payload = value[..value.len().min(record_bytes_max)].to_vec();
+        self.dead_letter_bytes += payload.len();
+        self.dead_letters.push(DeadLetter {
+            partition: partition.id(),
+            offset,
+            reason: reject as u8,
+            size_bytes: value.len() as u64,
+            payload,
+        });
+    }
+
+    /// Offsets up to `end` hold no record that could be read: control records, aborted or compacted ones.
+    pub fn pass(&mut self, slot: usize, end: i64) {
+        if end > self.partitions[slot].state.next {
+            self.partitions[slot].pass(end, false);
+        }
+    }
+
+    /// Offsets up to `end` are gone or unreadable.
+    pub fn lose(&mut self, slot: usize, end: i64) {
+        if end > self.partitions[slot].state.next {
+            self.partitions[slot].pass(end, true);
+        }
+    }
+
+    /// Notes that the partition was live at `now_ns` (wall clock).
+    pub fn live(&mut self, slot: usize, now_ns: i64) {
+        self.partitions[slot].state.current_ns = Some(now_ns);
+    }
+
+    /// Hands over what was read since the last cut. `forget`: also drop every look-up, so that slots can be freed.
+    pub fn cut(&mut self, forget: bool) -> Cut {
+        if forget {
+            self.interner.forget();
+        }
+        self.dead_letter_bytes = 0;
+        let relied = std::mem::take(&mut self.interner.relied);
+        let fresh = self.entries.iter().map(|e| Vec::with_capacity(e.len())).collect();
+        Cut {
+            parts: self.partitions.iter_mut().filter_map(Partition::cut).collect(),
+            entries: std::mem::replace(&mut self.entries, fresh),
+            names: relied.names,
+            keys: relied.keys,
+            dead_letters: std::mem::take(&mut self.dead_letters),
+        }
+    }
+}
+
+/// What folding an event needs besides its partition.
+struct Fold<'w> {
+    registry: &'w Registry,
+    interner: &'w mut Interner,
+    entries: &'w mut Vec<Entry>,
+    source: SourceId,
+    counts: bool,
+    append_ns: i64,
+}
+
+impl Fold<'_> {
+    /// Counts one event of a record whose watermark is already raised and whose mark is set.
+    #[inline]
+    fn event(&mut self, partition: &mut Partition, event: &AuthEvent<'_>, watermark_ns: i64, end: i64) {
+        let (timing, pane) = partition.place(event.time_ns, self.append_ns, watermark_ns);
+        let tick = larum_aggregate::time::second_of(partition.state.watermark_ns.unwrap_or(0));
+        if self.counts {
+            let tally = partition.mark(end);
+            match timing {
+                Timing::OnTime => tally.on_time += 1,
+                Timing::Late => tally.late += 1,
+                Timing::Skewed => tally.skewed += 1,
+            }
+        }
+        let Some(code) = Code::of(event) else { return };
+        if pane.is_none() && !self.counts {
+            return;
+        }
+        let success = event.outcome == Some(Outcome::Success);
+        let key = self.interner.key(self.source, event.tenant, event.region, success, self.registry);
+        let entry = Entry::new(tick, pane, self.counts, key, code.0, event.count);
+        self.entries.push(match event.latency_ns {
+            Some(ns) => entry.measured(ns, bucket_of(ns)),
+            None => entry,
+        });
+    }
+}

@@ -1,0 +1,180 @@
+//! The signal list: every series that Larum exports, declared once.
+
+/// Sort of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalType {
+    /// Only rises, or restarts at 0 with a new start time.
+    Counter,
+    /// A value of the moment.
+    Gauge,
+    /// Latencies or ages in the one bucket layout.
+    Histogram,
+}
+
+/// How far a signal can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Equals a recount of the offsets that the scrape states.
+    Exact,
+    /// Within the stated error of a recount.
+    Bounded(&'static str),
+    /// About Larum itself, from the running process.
+    Operational,
+}
+
+/// One signal. Every series also has the label `source`, except those of the process as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// Metric name.
+    pub name: &'static str,
+    /// Its sort.
+    pub kind: SignalType,
+    /// Its unit.
+    pub unit: &'static str,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+    /// How far it can be trusted.
+    pub precision: Precision,
+}
+
+/// Declares the signals, a constant for each, and the list of all.
+macro_rules! signals {
+    ($($id:ident: $kind:ident $unit:literal $precision:expr, $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $id: Signal = Signal {
+                name: $name,
+                kind: SignalType::$kind,
+                unit: $unit,
+                labels: &[$($label),*],
+                help: $help,
+                precision: $precision,
+            };
+        )+
+
+        /// All signals, in the order in which they are exposed.
+        pub const SIGNALS: &[Signal] = &[$($id),+];
+    };
+}
+
+use Precision::{Bounded, Exact, Operational};
+
+signals! {
+    LOGIN_ATTEMPTS: Counter "events" Exact, "larum_login_attempts_total" ["source", "tenant", "region", "outcome", "reason"]
+        "Logins, by how they ended and why.";
+    LOGIN_ATTEMPTS_RATE: Gauge "events/s" Exact, "larum_login_attempts_per_second" ["source", "tenant", "region", "window"]
+        "Logins per second over a sliding window of event time.";
+    LOGIN_FAILURES_RATE: Gauge "events/s" Exact, "larum_login_failures_per_second" ["source", "tenant", "region", "window"]
+        "Failed logins per second over a sliding window of event time.";
+    LOGIN_FAILURE_RATIO: Gauge "ratio" Exact, "larum_login_failure_ratio" ["source", "tenant", "region", "window"]
+        "Failed logins over successful and failed ones; absent without any.";
+    LOGIN_DENIED_RATIO: Gauge "ratio" Exact, "larum_login_denied_ratio" ["source", "tenant", "region", "window"]
+        "Denied logins over successful, failed and denied ones; absent without any.";
+    LOGIN_LATENCY: Histogram "seconds" Exact, "larum_login_latency_seconds" ["source", "tenant", "region", "outcome"]
+        "Service time of logins.";
+    TOKEN_REQUESTS: Counter "events" Exact, "larum_token_requests_total" ["source", "tenant", "region", "op", "outcome", "reason"]
+        "Token requests, by what was asked, how they ended and why.";
+    TOKEN_LATENCY: Histogram "seconds" Exact, "larum_token_latency_seconds" ["source", "tenant", "region", "op"]
+        "Service time of token requests.";
+    TOKEN_LATENCY_QUANTILE: Gauge "seconds" Bounded("4.4 % of the value: half a bucket of the layout"),
+        "larum_token_latency_quantile_seconds" ["source", "tenant", "region", "op", "window", "quantile"]
+        "Quantiles of the service time of token requests over a sliding window of event time; absent without any.";
+    NEXT_OFFSET: Gauge "offset" Exact, "larum_pipeline_next_offset" ["source", "topic", "partition"]
+        "Offset up to which the state being scraped has counted.";
+    FIRST_OFFSET: Gauge "offset" Exact, "larum_pipeline_first_offset" ["source", "topic", "partition"]
+        "Offset from which totals count.";
+    TICK: Gauge "seconds" Exact, "larum_pipeline_tick_seconds" ["source"]
+        "The tick being scraped, Unix time; windows end with the pane that holds it.";
+    RECORDS: Counter "records" Exact, "larum_pipeline_records_total" ["source", "topic", "partition", "result"]
+        "Offsets passed, by what was found there.";
+    EVENTS: Counter "events" Exact, "larum_pipeline_events_total" ["source", "topic", "partition", "timing"]
+        "Decoded events, not weighed by their count, by how their time stood to their partition.";
+    REJECTED: Counter "records" Exact, "larum_pipeline_rejected_total" ["source", "reason"]
+        "Refused records, by the first reason that applied.";
+    WINDOW_INCOMPLETE: Gauge "bool" Exact, "larum_pipeline_window_incomplete" ["source", "window"]
+        "1 while the window reaches before the start or a loss, or a partition is left out.";
+    LEFT_OUT: Gauge "bool" Exact, "larum_pipeline_left_out" ["source", "topic", "partition"]
+        "1 while the source's clock does not wait for the partition, which is behind and does not move.";
+    CATCHING_UP: Gauge "bool" Operational, "larum_pipeline_catching_up" ["source"]
+        "1 while what is visible is not the present; the source's windowed gauges are then left out.";
+    CLOCK_AGE: Gauge "seconds" Operational, "larum_pipeline_clock_age_seconds" ["source"]
+        "Wall clock minus the source's clock.";
+    WATERMARK_AGE: Gauge "seconds" Operational, "larum_pipeline_watermark_age_seconds" ["source", "topic", "partition"]
+        "Wall clock minus the highest event time seen.";
+    VIOLATIONS: Counter "violations" Operational, "larum_pipeline_invariant_violations_total" ["invariant"]
+        "Broken invariants; anything but 0 is a defect of Larum.";
+    LAG: Gauge "records" Operational, "larum_pipeline_lag_records" ["source", "topic", "partition"]
+        "Records between the durable offset and the end that the broker last reported.";
+    NAMES_HELD: Gauge "names" Operational, "larum_pipeline_names_held" ["kind"]
+        "Slots in use: tenant and region names, and keys.";
+    NAMES_BUDGET: Gauge "names" Operational, "larum_pipeline_names_budget" ["kind"]
+        "Slots there are: tenant and region names, and keys.";
+    NAMES_REFUSED: Counter "events" Operational, "larum_pipeline_names_refused_total" ["kind"]
+        "Times that a slot was refused, and the event counted under __other__.";
+    COMMITS: Counter "commits" Operational, "larum_pipeline_commits_total" ["result"]
+        "Commits to the store, by result.";
+    COMMIT_SECONDS: Histogram "seconds" Operational, "larum_pipeline_commit_seconds" []
+        "Time from asking the workers for their Deltas until the commit is durable.";
+    VISIBLE_SECONDS: Histogram "seconds" Operational, "larum_pipeline_visible_seconds" []
+        "Time from the append of the newest record of a commit until that commit is visible.";
+    STORE_BYTES: Gauge "bytes" Operational, "larum_pipeline_store_bytes" []
+        "Size of the store on disk.";
+    STORE_STALLED: Gauge "bool" Operational, "larum_pipeline_store_stalled" []
+        "1 while commits fail; ingestion pauses and the last committed state stays served.";
+    DEAD_LETTERS: Counter "records" Operational, "larum_pipeline_dead_letters_total" ["result"]
+        "Refused records on their way to the dead-letter topic: delivered, failed attempts, dropped.";
+    OUTBOX_BYTES: Gauge "bytes" Operational, "larum_pipeline_outbox_bytes" []
+        "Bytes of refused records that the dead-letter topic has not acknowledged yet.";
+    CLIENT_ERRORS: Counter "errors" Operational, "larum_pipeline_client_errors_total" ["kind"]
+        "Errors that the Kafka client reported.";
+    SCRAPE_SECONDS: Histogram "seconds" Operational, "larum_pipeline_scrape_seconds" []
+        "Time to write one scrape.";
+}
+
+/// The page of all signals, in Markdown.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# Signals\n\nMade from the list in `crates/larum-view/src/signals.rs` by `cargo test`; do not edit.\n\n\
+         exact: equals a recount of the offsets that the scrape states. bounded: within the stated error. \
+         operational: about Larum itself.\n\n| signal | type | unit | labels | trust | meaning |\n|---|---|---|---|---|---|\n",
+    );
+    for s in SIGNALS {
+        let trust = match s.precision {
+            Exact => "exact".to_string(),
+            Bounded(error) => format!("bounded: {error}"),
+            Operational => "operational".to_string(),
+        };
+        let kind = format!("{:?}", s.kind).to_lowercase();
+        let labels = s.labels.join(", ");
+        page += &format!("| `{}` | {kind} | {} | {labels} | {trust} | {} |\n", s.name, s.unit, s.help);
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_well_formed() {
+        let mut seen = std::collections::HashSet::new();
+        for signal in SIGNALS {
+            assert!(seen.insert(signal.name), "{} twice", signal.name);
+            assert!(signal.name.starts_with("larum_"), "{}", signal.name);
+            assert_eq!(signal.kind == SignalType::Counter, signal.name.ends_with("_total"), "{}", signal.name);
+            assert!(signal.help.ends_with('.'), "{}", signal.name);
+        }
+    }
+
+    /// `config/signals.md` is this list; `LARUM_BLESS=1` writes it anew.
+    #[test]
+    fn the_page_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/signals.md");
+        if std::env::var_os("LARUM_BLESS").is_some() {
+            std::fs::write(path, page()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), page(), "run with LARUM_BLESS=1");
+    }
+}

@@ -1,0 +1,351 @@
+//! The state that all committed Deltas add up to, tick by tick.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use foldhash::fast::FixedState;
+use larum_aggregate::time::{LONGEST_WINDOW_S, SECOND_NS, Window, second_of};
+use larum_aggregate::{
+    Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, SourceCut,
+    SourceDef, SourceId, Tally,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::key::KeyView;
+use crate::tiers::oldest_panes;
+
+/// What is read of a tick that is not applied yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct PendingTick {
+    groups: Vec<Group>,
+    marks: Vec<(PartitionId, Mark)>,
+}
+
+/// One source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceView {
+    /// As configured when it was last started.
+    pub def: SourceDef,
+    /// Its clock at the last commit.
+    pub clock: Option<SourceCut>,
+    /// The last applied tick.
+    pub tick: Option<u32>,
+    /// Something of it was lost when its clock stood here, Unix ns.
+    pub damaged_ns: Option<i64>,
+    pending: BTreeMap<u32, PendingTick>,
+}
+
+/// One partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionView {
+    /// As fixed before its first poll.
+    pub start: PartitionStart,
+    /// First offset that is not durable.
+    pub next: i64,
+    /// Its watermark, Unix ns.
+    pub watermark_ns: Option<i64>,
+    /// See [`PartCut::first_append_ns`].
+    pub first_append_ns: Option<i64>,
+    /// See [`PartCut::current_ns`].
+    pub current_ns: Option<i64>,
+    /// Offset where the last applied tick ends.
+    pub visible_next: i64,
+    /// Counts up to there, from the origin on.
+    pub tally: Tally,
+}
+
+/// All that is durable of events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    sources: BTreeMap<SourceId, SourceView>,
+    partitions: BTreeMap<PartitionId, PartitionView>,
+    names: BTreeMap<NameId, NameDef>,
+    keys: HashMap<KeyId, KeyView, FixedState>,
+    /// Live keys in the order in which they are shown: by source, tenant, region.
+    shown: Vec<KeyId>,
+    /// Ids from here on were never used: name, key.
+    next_ids: (u32, u32),
+    /// Ranges that did not join on to the one before: always 0, counted in production.
+    pub tiling_violations: u64,
+}
+
+/// Each tick looks after one in so many keys: expired panes are dropped within so many ticks.
+const SWEEP_TICKS: u32 = 60;
+
+impl View {
+    /// Takes in a committed Delta, and applies the ticks that its clocks have passed.
+    pub fn apply(&mut self, delta: Delta) {
+        for def in delta.new_sources {
+            let fresh = SourceView {
+                def: def.clone(),
+                clock: None,
+                tick: None,
+                damaged_ns: None,
+                pending: BTreeMap::new(),
+            };
+            let known = self.sources.entry(def.id).or_insert(fresh);
+            known.def = def;
+        }
+        for start in delta.new_partitions {
+            self.partitions.entry(start.id).or_insert_with(|| PartitionView::new(start));
+        }
+        for name in delta.names {
+            self.next_ids.0 = self.next_ids.0.max(name.id.0 + 1);
+            self.names.entry(name.id).or_insert(name);
+        }
+        for key in delta.keys {
+            self.admit(key);
+        }
+        for part in delta.parts {
+            self.read(part);
+        }
+        for group in delta.groups {
+            if let Some(source) = self.sources.get_mut(&group.source) {
+                source.pending_at(group.tick).groups.push(group);
+            }
+        }
+        for clock in delta.sources {
+            let id = clock.id;
+            if let Some(source) = self.sources.get_mut(&id) {
+                source.clock = Some(clock);
+            }
+            self.apply_ticks(id);
+        }
+        self.retire(&delta.retired_keys, &delta.retired_names);
+    }
+
+    fn admit(&mut self, def: KeyDef) {
+        self.next_ids.1 = self.next_ids.1.max(def.id.0 + 1);
+        if self.keys.contains_key(&def.id) {
+            return;
+        }
+        let started_s = self.sources.get(&def.source).and_then(|s| s.tick).unwrap_or(0);
+        let at = self.shown.partition_point(|other| {
+            self.keys.get(other).is_some_and(|k| self.order(&k.def) < self.order(&def))
+        });
+        self.shown.insert(at, def.id);
+        self.keys.insert(def.id, KeyView::new(def, started_s));
+    }
+
+    fn order<'v>(&'v self, key: &KeyDef) -> (SourceId, &'v str, &'v str) {
+        (key.source, self.name(key.tenant), self.name(key.region))
+    }
+
+    /// The label text of a name.
+    pub fn name(&self, id: NameId) -> &str {
+        self.names.get(&id).map_or(NameId::OTHER_TEXT, |name| &name.text)
+    }
+
+    fn read(&mut self, part: PartCut) {
+        let Some(partition) = self.partitions.get_mut(&part.id) else { return };
+        if part.from != partition.next {
+            debug_assert_eq!(part.from, partition.next, "ranges of {:?} must tile", part.id);
+            self.tiling_violations += 1;
+        }
+        partition.next = part.next;
+        partition.watermark_ns = part.watermark_ns;
+        partition.first_append_ns = part.first_append_ns;
+        partition.current_ns = part.current_ns;
+        let Some(source) = self.sources.get_mut(&partition.start.source) else { return };
+        if part.damaged {
+            source.damaged_ns = source.clock_ns().max(part.watermark_ns).or(source.damaged_ns);
+        }
+        for mark in part.marks {
+            source.pending_at(mark.tick).marks.push((part.id, mark));
+        }
+    }
+
+    /// Applies every tick that ends at or before the clock. Stretches without records cost nothing.
+    fn apply_ticks(&mut self, id: SourceId) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        let Some(clock_ns) = source.clock_ns().filter(|ns| *ns >= SECOND_NS) else { return };
+        let target = second_of(clock_ns) - 1;
+        if source.tick.is_some_and(|tick| target <= tick) {
+            return;
+        }
+        let later = source.pending.split_off(&(target + 1));
+        let due = std::mem::replace(&mut source.pending, later);
+        source.tick = Some(target);
+        let oldest = oldest_panes(target.saturating_sub(source.def.delay_s));
+        for (tick, pending) in due {
+            for group in &pending.groups {
+                self.apply_group(group, tick, &oldest);
+            }
+            for (part, mark) in pending.marks {
+                if let Some(partition) = self.partitions.get_mut(&part) {
+                    partition.visible_next = mark.end;
+                    partition.tally.add(&mark.tally);
+                }
+            }
+        }
+        for (key, view) in &mut self.keys {
+            if view.def.source == id && key.0 % SWEEP_TICKS == target % SWEEP_TICKS {
+                view.tiers.prune(&oldest);
+            }
+        }
+    }
+
+    fn apply_group(&mut self, group: &Group, tick: u32, oldest: &[u32; 3]) {
+        for row in &group.rows {
+            let Some(key) = self.keys.get_mut(&row.key) else {
+                debug_assert!(false, "row of unknown key {:?}", row.key);
+                continue;
+            };
+            key.touched_s = key.touched_s.max(tick);
+            if group.totals {
+                key.add_total(row);
+            }
+            if let Some(pane) = group.pane {
+                key.add_pane(pane, row, oldest);
+            }
+        }
+    }
+
+    fn retire(&mut self, keys: &[KeyId], names: &[NameId]) {
+        if keys.is_empty() && names.is_empty() {
+            return;
+        }
+        let gone: BTreeSet<KeyId> = keys.iter().copied().collect();
+        self.shown.retain(|key| !gone.contains(key));
+        self.keys.retain(|key, _| !gone.contains(key));
+        for name in names {
+            self.names.remove(name);
+        }
+    }
+
+    /// Keys that no window holds any more, and the names that would then be used by no key.
+    pub fn idle(&self) -> (Vec<KeyDef>, Vec<NameDef>) {
+        let is_idle = |key: &KeyView| {
+            let Some(source) = self.sources.get(&key.def.source) else { return false };
+            let Some(tick) = source.tick else { return false };
+            // The longest window, its rounding, and the feed's delay.
+            let horizon_s = LONGEST_WINDOW_S + 2 * 600 + source.def.delay_s;
+            let pending = source.pending.values().flat_map(|p| &p.groups).flat_map(|g| &g.rows);
+            key.def.tenant != NameId::OTHER
+                && key.tiers.is_empty()
+                && key.touched_s.saturating_add(horizon_s) < tick
+                && pending.clone().all(|row| row.key != key.def.id)
+        };
+        let (idle, live): (Vec<_>, Vec<_>) = self.keys.values().partition(|key| is_idle(key));
+        let used: BTreeSet<NameId> = live.iter().flat_map(|k| [k.def.tenant, k.def.region]).collect();
+        let free = self.names.values().filter(|n| !used.contains(&n.id) && n.id != NameId::OTHER);
+        let idle: Vec<KeyDef> = idle.iter().map(|k| k.def).collect();
+        let names = if idle.is_empty() { Vec::new() } else { free.cloned().collect() };
+        (idle, names)
+    }
+
+    /// The sources.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceView> {
+        self.sources.values()
+    }
+
+    /// A source.
+    pub fn source(&self, id: SourceId) -> Option<&SourceView> {
+        self.sources.get(&id)
+    }
+
+    /// The partitions, by id.
+    pub fn partitions(&self) -> impl Iterator<Item = &PartitionView> {
+        self.partitions.values()
+    }
+
+    /// The live keys in the order in which they are shown.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyView> {
+        self.shown.iter().filter_map(|id| self.keys.get(id))
+    }
+
+    /// Live names.
+    pub fn names(&self) -> impl Iterator<Item = &NameDef> {
+        self.names.values()
+    }
+
+    /// First ids of a name and of a key that were never used.
+    pub fn next_ids(&self) -> (u32, u32) {
+        self.next_ids
+    }
+
+    /// Partitions of a source.
+    pub fn partitions_of(&self, id: SourceId) -> impl Iterator<Item = &PartitionView> {
+        self.partitions.values().filter(move |p| p.start.source == id)
+    }
+
+    /// From when on every partition of the source is known to be complete, Unix ns; the earliest time if always.
+    pub fn covered_from_ns(&self, id: SourceId) -> i64 {
+        let (mut from_ns, mut births_ns) = (i64::MIN, Vec::new());
+        let mut all_born = true;
+        for partition in self.partitions_of(id) {
+            match (partition.start.cover, partition.first_append_ns) {
+                (Cover::Since(ns), _) | (Cover::FirstRecord, Some(ns)) => {
+                    from_ns = from_ns.max(ns);
+                    all_born = false;
+                }
+                (Cover::Birth, Some(ns)) => births_ns.push(ns),
+                _ => {}
+            }
+        }
+        if all_born { births_ns.into_iter().min().unwrap_or(from_ns) } else { from_ns }
+    }
+
+    /// Whether a window of the source at its tick misses something: it reaches before the start or a loss, or a
+    /// partition is left out.
+    pub fn is_incomplete(&self, source: &SourceView, window: Window) -> bool {
+        let Some(end_s) = source.window_end_s() else { return true };
+        let start_ns = i64::from(window.start_s(end_s)) * SECOND_NS;
+        let left_out = source.clock.as_ref().is_some_and(|c| !c.left_out.is_empty());
+        start_ns < self.covered_from_ns(source.def.id) || source.damaged_ns.is_some_and(|ns| start_ns <= ns) || left_out
+    }
+
+    /// What a rate over the window divides by, seconds: from its start, or from where the source is covered, to its end.
+    pub fn span_s(&self, source: &SourceView, window: Window) -> Option<f64> {
+        let end_s = source.window_end_s()?;
+        let end_ns = (i64::from(end_s) + 1) * SECOND_NS;
+        let start_ns = (i64::from(window.start_s(end_s)) * SECOND_NS).max(self.covered_from_ns(source.def.id));
+        Some((end_ns.saturating_sub(start_ns).max(SECOND_NS)) as f64 / SECOND_NS as f64)
+    }
+
+    /// Whether the source is catching up at `now_ns` (wall clock): some partition that is waited for was neither live
+    /// nor read up to a fresh record within the last minute.
+    pub fn is_catching_up(&self, source: &SourceView, now_ns: i64) -> bool {
+        let left_out = |id| source.clock.as_ref().is_some_and(|c| c.left_out.contains(&id));
+        self.partitions_of(source.def.id)
+            .filter(|p| !left_out(p.start.id))
+            .any(|p| p.current_ns.is_none_or(|ns| now_ns.saturating_sub(ns) > 60 * SECOND_NS))
+    }
+}
+
+impl SourceView {
+    /// Its clock, Unix ns.
+    pub fn clock_ns(&self) -> Option<i64> {
+        self.clock.as_ref().and_then(|c| c.clock_ns)
+    }
+
+    /// The second whose pane ends its windows.
+    pub fn window_end_s(&self) -> Option<u32> {
+        self.tick.map(|tick| tick.saturating_sub(self.def.delay_s))
+    }
+
+    /// What waits for a tick; what comes for one already applied joins the next.
+    fn pending_at(&mut self, tick: u32) -> &mut PendingTick {
+        let open = self.tick.map_or(0, |applied| applied + 1);
+        self.pending.entry(tick.max(open)).or_default()
+    }
+}
+
+impl PartitionView {
+    fn new(start: PartitionStart) -> Self {
+        PartitionView {
+            next: start.start,
+            visible_next: start.start,
+            start,
+            watermark_ns: None,
+            first_append_ns: None,
+            current_ns: None,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Whether everything from the origin to the visible offset is accounted for.
+    pub fn is_conserved(&self) -> bool {
+        let advanced = (self.visible_next - self.start.origin).max(0) as u64;
+        self.tally.offsets() == advanced
+    }
+}
