@@ -1,1 +1,5 @@
-//! Shared harness of the whole-system tests.
+//! Shared harness of the whole-system tests: real services, child processes.
+
+pub mod kafka;
+pub mod process;
+pub mod prometheus;

@@ -90,6 +90,8 @@ pub struct PartitionStart {
     pub source: SourceId,
     /// Its topic.
     pub topic: String,
+    /// The broker's id of the topic, where it has one: a topic made anew under the same name is another.
+    pub topic_id: Option<String>,
     /// Its number in the topic.
     pub partition: i32,
     /// Ranges tile from here; warm-up begins here.

@@ -96,10 +96,7 @@ mod tests {
         assert_eq!(groups[0].rows[0].bucket, NOT_MEASURED);
         let group = &groups[1];
         assert_eq!((group.tick, group.pane, group.totals), (u32::MAX, Some(410_244_480), true));
-        assert_eq!(
-            group.rows,
-            [Row { key: KeyId(u32::MAX), code: 7, bucket: 2, count: 6, sum_ns: 30 }]
-        );
+        assert_eq!(group.rows, [Row { key: KeyId(u32::MAX), code: 7, bucket: 2, count: 6, sum_ns: 30 }]);
     }
 
     #[test]
@@ -108,7 +105,8 @@ mod tests {
         let mut entries: Vec<Entry> = (0..1000)
             .map(|_| {
                 let pane = rng.bool().then(|| rng.u32(..3));
-                let entry = Entry::new(rng.u32(..3), pane, rng.bool(), KeyId(rng.u32(..3)), rng.u16(..2), rng.u32(1..9));
+                let entry =
+                    Entry::new(rng.u32(..3), pane, rng.bool(), KeyId(rng.u32(..3)), rng.u16(..2), rng.u32(1..9));
                 if rng.bool() { entry.measured(rng.u64(..9), rng.u16(..3)) } else { entry }
             })
             .collect();

@@ -4,9 +4,7 @@
 //! come earlier in the order of reasons. A faster reader that speculates on the layout of the record before may stand in
 //! front of it later; this one decides.
 
-use crate::event::{
-    ActorType, AuditFields, AuthEvent, ChangeFields, Hop, Kind, Op, Outcome, PermissionFields, Reason,
-};
+use crate::event::{ActorType, AuditFields, AuthEvent, ChangeFields, Hop, Kind, Op, Outcome, PermissionFields, Reason};
 use crate::json::{NotJson, Scanner, Text, Value};
 use crate::number::{integer, latency_ns};
 use crate::reject::Reject;

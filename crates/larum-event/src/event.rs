@@ -103,15 +103,9 @@ impl Op {
             Kind::Token => &[Op::Other, Op::Issue, Op::Refresh, Op::Exchange, Op::Revoke, Op::Introspect],
             Kind::Permission => &[Op::Other, Op::Assign, Op::Remove, Op::Check, Op::Escalate],
             Kind::Audit => &[Op::Enqueue, Op::Deliver],
-            Kind::Change => &[
-                Op::Other,
-                Op::Deploy,
-                Op::Config,
-                Op::SecretRotation,
-                Op::Rollback,
-                Op::Drift,
-                Op::Confirm,
-            ],
+            Kind::Change => {
+                &[Op::Other, Op::Deploy, Op::Config, Op::SecretRotation, Op::Rollback, Op::Drift, Op::Confirm]
+            }
         }
     }
 

@@ -17,8 +17,6 @@ mod time;
 
 pub use code::{Code, CodeParts, Histogram, Measured};
 pub use decode::{Decoder, Limits, Records};
-pub use event::{
-    ActorType, AuditFields, AuthEvent, ChangeFields, Hop, Kind, Op, Outcome, PermissionFields, Reason,
-};
+pub use event::{ActorType, AuditFields, AuthEvent, ChangeFields, Hop, Kind, Op, Outcome, PermissionFields, Reason};
 pub use reject::Reject;
 pub use time::{TIME_MAX_NS, TIME_MIN_NS, parse_rfc3339_ns};

@@ -20,7 +20,7 @@ pub fn parse_epoch_ns(text: &[u8]) -> Option<i64> {
     if scaled.negative || scaled.int >= Scaled::TOO_BIG {
         return None;
     }
-    let (whole, fraction) = (scaled.int / ONE, scaled.int % ONE != 0 || scaled.rest);
+    let (whole, fraction) = (scaled.int / ONE, !scaled.int.is_multiple_of(ONE) || scaled.rest);
     let unit_ns = match whole {
         0..100_000_000_000 => return in_range(scaled.int as i128),
         100_000_000_000..100_000_000_000_000 => 1_000_000,

@@ -190,31 +190,45 @@ impl Registry {
         }
     }
 
-    /// Frees the announced slots that nobody used since; `keep` says which keys the Deltas at hand still use.
+    /// Frees the announced keys that nobody used since; `keep` says which the Deltas at hand still use.
     ///
     /// Every worker must have forgotten its look-ups between announcement and now: then nobody can use a freed slot.
-    pub fn retire(
-        &self,
-        keys: &[KeyDef],
-        names: &[NameDef],
-        keep: impl Fn(KeyId) -> bool,
-    ) -> (Vec<KeyId>, Vec<NameId>) {
-        let mut freed = (Vec::new(), Vec::new());
+    pub fn retire_keys(&self, keys: &[KeyDef], keep: impl Fn(KeyId) -> bool) -> Vec<KeyId> {
+        let mut freed = Vec::new();
         for key in keys.iter().filter(|key| key.tenant != NameId::OTHER) {
             let place = (key.source, key.tenant, key.region);
             if self.keys.remove_if(&place, |_, slot| slot.retiring && !keep(slot.id)).is_some() {
                 self.key_usage.held.fetch_sub(1, Ordering::Relaxed);
-                freed.0.push(key.id);
+                freed.push(key.id);
             }
         }
+        freed
+    }
+
+    /// The same for names; leave out those that a kept key shows.
+    pub fn retire_names(&self, names: &[NameDef]) -> Vec<NameId> {
+        let mut freed = Vec::new();
         for name in names {
             let place = (name.kind, name.text.clone());
             if self.names.remove_if(&place, |_, slot| slot.retiring).is_some() {
                 self.usage(name.kind).held.fetch_sub(1, Ordering::Relaxed);
-                freed.1.push(name.id);
+                freed.push(name.id);
             }
         }
         freed
+    }
+
+    /// Slots there are for a kind of name.
+    pub fn budget(&self, kind: NameKind) -> usize {
+        match kind {
+            NameKind::Tenant => self.budgets.tenants,
+            NameKind::Region => self.budgets.platform_names,
+        }
+    }
+
+    /// Slots there are for keys.
+    pub fn key_budget(&self) -> usize {
+        self.budgets.keys
     }
 }
 
@@ -223,11 +237,7 @@ mod tests {
     use super::*;
 
     fn registry(tenants: usize) -> Registry {
-        let budgets = Budgets {
-            tenants,
-            configured_tenants: HashSet::from(["vip".to_string()]),
-            ..Budgets::default()
-        };
+        let budgets = Budgets { tenants, configured_tenants: HashSet::from(["vip".to_string()]), ..Budgets::default() };
         Registry::new(budgets, (1, 2), &[], &[], (0, 0))
     }
 
@@ -253,8 +263,9 @@ mod tests {
         registry.announce(&[used, idle], std::slice::from_ref(&tenant));
         registry.name(NameKind::Tenant, Some("t"), true);
         registry.key(SourceId(0), &tenant, &region, true);
-        assert_eq!(registry.retire(&[used, idle], &[tenant], |_| false), (vec![idle.id], vec![]));
+        assert_eq!(registry.retire_keys(&[used, idle], |_| false), [idle.id]);
+        assert_eq!(registry.retire_names(&[tenant]), []);
         registry.announce(&[used], &[]);
-        assert_eq!(registry.retire(&[used], &[], |key| key == used.id), (vec![], vec![]));
+        assert_eq!(registry.retire_keys(&[used], |key| key == used.id), []);
     }
 }

@@ -11,10 +11,12 @@ use crate::partition::{Partition, PartitionState, Timing};
 use crate::registry::Registry;
 
 /// How a source's records are read and judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourcePolicy {
     /// Events in a record.
     pub records: Records,
+    /// Region of events that say none.
+    pub region: Option<Arc<str>>,
     /// Events further behind their partition's watermark are late, ns.
     pub lateness_ns: i64,
     /// Events further ahead of their append time are skewed, ns.
@@ -26,7 +28,7 @@ pub struct SourcePolicy {
 impl Default for SourcePolicy {
     fn default() -> Self {
         let minute_ns = 60 * larum_aggregate::time::SECOND_NS;
-        SourcePolicy { records: Records::One, lateness_ns: minute_ns, skew_ns: minute_ns, delay_s: 0 }
+        SourcePolicy { records: Records::One, region: None, lateness_ns: minute_ns, skew_ns: minute_ns, delay_s: 0 }
     }
 }
 
@@ -285,7 +287,8 @@ impl Fold<'_> {
             return;
         }
         let success = event.outcome == Some(Outcome::Success);
-        let key = self.interner.key(self.source, event.tenant, event.region, success, self.registry);
+        let region = event.region.or(partition.policy.region.as_deref());
+        let key = self.interner.key(self.source, event.tenant, region, success, self.registry);
         let entry = Entry::new(tick, pane, self.counts, key, code.0, event.count);
         self.entries.push(match event.latency_ns {
             Some(ns) => entry.measured(ns, bucket_of(ns)),

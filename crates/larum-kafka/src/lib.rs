@@ -1,1 +1,19 @@
-//! Kafka: consumer, broker ends, dead letters, embedded broker.
+//! Kafka: consumer, broker ends and identities, producers, embedded broker. Knows nothing of windows or signals.
+//!
+//! Reading order: [`client`] (settings and what the client reports), [`consumer`] (records of assigned partitions),
+//! [`watch`] (ends, discovery, identities), [`producer`] (dead letters, generated load), [`embedded`] (the demo's
+//! broker). `native` is the only module of Larum with unsafe code.
+
+pub mod client;
+pub mod consumer;
+pub mod embedded;
+#[allow(unsafe_code)]
+mod native;
+pub mod producer;
+pub mod watch;
+
+pub use client::{ClientSettings, ClientStats, KafkaError};
+pub use consumer::{Consumer, Fetched};
+pub use embedded::EmbeddedBroker;
+pub use producer::{Delivery, LoadProducer, Outgoing, Producer};
+pub use watch::{PartitionEnds, Watcher};

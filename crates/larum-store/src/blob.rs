@@ -44,11 +44,6 @@ impl Writer {
         Ok(self.written == self.bytes.len())
     }
 
-    /// Size with head, bytes.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Begins again, after chunks were lost with a failed transaction.
     pub fn rewind(&mut self) {
         self.written = 0;
@@ -57,10 +52,7 @@ impl Writer {
 }
 
 /// The content of blob `id`; `None` when it is incomplete or damaged.
-pub fn read(
-    table: &impl ReadableTable<(u64, u32), &'static [u8]>,
-    id: u64,
-) -> Result<Option<Vec<u8>>, StoreError> {
+pub fn read(table: &impl ReadableTable<(u64, u32), &'static [u8]>, id: u64) -> Result<Option<Vec<u8>>, StoreError> {
     let mut bytes = Vec::new();
     for (expected, entry) in table.range((id, 0)..=(id, u32::MAX))?.enumerate() {
         let (key, value) = entry?;

@@ -7,7 +7,9 @@ pub enum StoreError {
     #[error("the state directory {0} is in use by another process; give each Larum its own --state")]
     Locked(String),
     /// Written by another version.
-    #[error("the store has format {found}, this Larum reads up to {known}; use the version that wrote it, or start anew with --reset-state")]
+    #[error(
+        "the store has format {found}, this Larum reads up to {known}; use the version that wrote it, or start anew with --reset-state"
+    )]
     UnknownFormat {
         /// The format found.
         found: u8,
@@ -15,7 +17,9 @@ pub enum StoreError {
         known: u8,
     },
     /// It cannot be trusted.
-    #[error("the store is damaged: {0}; nothing was changed. Restore it from a copy, or start a new epoch with --reset-state (totals and start times begin anew)")]
+    #[error(
+        "the store is damaged: {0}; nothing was changed. Restore it from a copy, or start a new epoch with --reset-state (totals and start times begin anew)"
+    )]
     Corrupt(String),
     /// The disk refused; worth trying again.
     #[error("the disk refused: {0}")]

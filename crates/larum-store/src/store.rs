@@ -118,6 +118,11 @@ impl Store {
         Ok(Some(aside))
     }
 
+    /// Size of the store of a directory on disk, bytes.
+    pub fn size_bytes(dir: &Path) -> u64 {
+        std::fs::metadata(dir.join(FILE)).map_or(0, |m| m.len())
+    }
+
     /// Sequence number of the last durable commit; 0 before the first.
     pub fn last_seq(&self) -> u64 {
         self.last_seq
@@ -182,8 +187,7 @@ impl Store {
             }
             if let Some(open) = &mut self.open_snapshot {
                 let mut snapshots = txn.open_table(SNAPSHOTS)?;
-                snapshot_done =
-                    open.writer.write(&mut snapshots, open.seq, self.limits.snapshot_chunks_per_commit)?;
+                snapshot_done = open.writer.write(&mut snapshots, open.seq, self.limits.snapshot_chunks_per_commit)?;
                 if snapshot_done {
                     meta.insert("snapshot", open.seq.to_le_bytes().as_slice())?;
                     log.retain_in(..=(open.seq, u32::MAX), |_, _| false)?;
@@ -284,12 +288,5 @@ impl Store {
         txn.open_table(LOG)?.retain_in((seq, 0).., |_, _| false)?;
         txn.commit()?;
         Ok(())
-    }
-}
-
-impl Store {
-    /// Size of a snapshot that is being written, bytes; 0 without one.
-    pub fn open_snapshot_bytes(&self) -> usize {
-        self.open_snapshot.as_ref().map_or(0, |open| open.writer.len())
     }
 }

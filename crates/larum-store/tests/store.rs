@@ -1,4 +1,6 @@
 //! The store on a real file: recovery, snapshots, torn tails, corruption, locking.
+// Helpers of tests may fail loudly like tests.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::Path;
 

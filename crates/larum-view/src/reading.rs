@@ -217,8 +217,7 @@ impl<'v> Reading<'v> {
         sink.family(&signals::EVENTS);
         self.per_partition(|[a, b, c], p| {
             let t = &p.tally;
-            let counts =
-                [("on_time", t.on_time), ("late", t.late), ("skewed", t.skewed), ("duplicate", t.duplicate)];
+            let counts = [("on_time", t.on_time), ("late", t.late), ("skewed", t.skewed), ("duplicate", t.duplicate)];
             for (timing, count) in counts {
                 sink.sample(&[a, b, c, ("timing", timing)], Value::Int(count as i64));
             }

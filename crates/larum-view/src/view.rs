@@ -75,13 +75,8 @@ impl View {
     /// Takes in a committed Delta, and applies the ticks that its clocks have passed.
     pub fn apply(&mut self, delta: Delta) {
         for def in delta.new_sources {
-            let fresh = SourceView {
-                def: def.clone(),
-                clock: None,
-                tick: None,
-                damaged_ns: None,
-                pending: BTreeMap::new(),
-            };
+            let fresh =
+                SourceView { def: def.clone(), clock: None, tick: None, damaged_ns: None, pending: BTreeMap::new() };
             let known = self.sources.entry(def.id).or_insert(fresh);
             known.def = def;
         }
@@ -119,9 +114,9 @@ impl View {
             return;
         }
         let started_s = self.sources.get(&def.source).and_then(|s| s.tick).unwrap_or(0);
-        let at = self.shown.partition_point(|other| {
-            self.keys.get(other).is_some_and(|k| self.order(&k.def) < self.order(&def))
-        });
+        let at = self
+            .shown
+            .partition_point(|other| self.keys.get(other).is_some_and(|k| self.order(&k.def) < self.order(&def)));
         self.shown.insert(at, def.id);
         self.keys.insert(def.id, KeyView::new(def, started_s));
     }
@@ -214,16 +209,17 @@ impl View {
 
     /// Keys that no window holds any more, and the names that would then be used by no key.
     pub fn idle(&self) -> (Vec<KeyDef>, Vec<NameDef>) {
+        let pending = self.sources.values().flat_map(|s| s.pending.values()).flat_map(|p| &p.groups);
+        let awaited: BTreeSet<KeyId> = pending.flat_map(|g| g.rows.iter().map(|row| row.key)).collect();
         let is_idle = |key: &KeyView| {
             let Some(source) = self.sources.get(&key.def.source) else { return false };
             let Some(tick) = source.tick else { return false };
             // The longest window, its rounding, and the feed's delay.
             let horizon_s = LONGEST_WINDOW_S + 2 * 600 + source.def.delay_s;
-            let pending = source.pending.values().flat_map(|p| &p.groups).flat_map(|g| &g.rows);
             key.def.tenant != NameId::OTHER
                 && key.tiers.is_empty()
                 && key.touched_s.saturating_add(horizon_s) < tick
-                && pending.clone().all(|row| row.key != key.def.id)
+                && !awaited.contains(&key.def.id)
         };
         let (idle, live): (Vec<_>, Vec<_>) = self.keys.values().partition(|key| is_idle(key));
         let used: BTreeSet<NameId> = live.iter().flat_map(|k| [k.def.tenant, k.def.region]).collect();
@@ -233,9 +229,26 @@ impl View {
         (idle, names)
     }
 
+    /// A copy with sources and partitions only, without what was counted: small, for planning.
+    pub fn outline(&self) -> View {
+        let mut sources = BTreeMap::new();
+        for (id, source) in &self.sources {
+            let SourceView { def, clock, tick, damaged_ns, .. } = source;
+            let (def, clock) = (def.clone(), clock.clone());
+            let outline = SourceView { def, clock, tick: *tick, damaged_ns: *damaged_ns, pending: BTreeMap::new() };
+            sources.insert(*id, outline);
+        }
+        View { sources, partitions: self.partitions.clone(), ..View::default() }
+    }
+
     /// The sources.
     pub fn sources(&self) -> impl Iterator<Item = &SourceView> {
         self.sources.values()
+    }
+
+    /// A partition.
+    pub fn partition(&self, id: PartitionId) -> Option<&PartitionView> {
+        self.partitions.get(&id)
     }
 
     /// A source.

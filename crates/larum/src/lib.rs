@@ -1,1 +1,22 @@
-//! The Larum program: configuration, wiring, command line.
+//! The Larum program as a library: configuration, wiring, command line. The binary is a thin `main`.
+//!
+//! Reading order: [`config`], [`keeper`] (commits), [`reader`] (a worker's thread), [`start`] (where partitions begin),
+//! [`engine`] (the threads together), [`pages`] (what is served), then the commands.
+
+pub mod check;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod dead_letters;
+pub mod demo;
+pub mod durable;
+pub mod engine;
+pub mod keeper;
+pub mod load;
+pub mod own;
+pub mod pages;
+pub mod reader;
+pub mod run;
+pub mod shared;
+pub mod start;
+pub mod watch;

@@ -1,1 +1,64 @@
-fn main() {}
+//! The `larum` program: command line in, exit code out.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use larum::check::{self, EXIT_BAD_CONFIG};
+use larum::cli::{Cli, Command, ConfigArgs};
+use larum::config::Config;
+use tracing_subscriber::EnvFilter;
+
+/// Covers librdkafka too, whose messages are allocated on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(std::env::args_os());
+    let filter = EnvFilter::try_from_env("LARUM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let code = match &cli.command {
+        Command::Check(args) => check_only(args),
+        Command::Run(args) => match config(&args.config) {
+            Ok(config) => finish(block_on(larum::run::run(config, args.reset_state))),
+            Err(code) => code,
+        },
+        Command::Demo(args) => finish(block_on(larum::demo::run(args))),
+        Command::Load(args) => finish(larum::load::run(args)),
+    };
+    // Kafka clients may wait for their broker when they are dropped. What matters is durable: end here.
+    std::process::exit(i32::from(code));
+}
+
+fn config(args: &ConfigArgs) -> Result<Config, u8> {
+    check::resolve(args.config.as_deref(), &args.overrides()).map_err(|problems| {
+        let file = args.config.as_ref().map_or(String::new(), |path| format!("{}: ", path.display()));
+        for problem in problems {
+            eprintln!("{file}{problem}");
+        }
+        EXIT_BAD_CONFIG
+    })
+}
+
+fn check_only(args: &ConfigArgs) -> u8 {
+    match config(args) {
+        Ok(config) => {
+            print!("{}", check::describe(&config));
+            0
+        }
+        Err(code) => code,
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(work)
+}
+
+fn finish(result: anyhow::Result<()>) -> u8 {
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("larum: {error:#}");
+            1
+        }
+    }
+}

@@ -113,9 +113,32 @@ const TEXTS: [(&str, &str); 20] = [
     ("change", "approved_by"),
 ];
 const EVENT_KEYS: [&str; 26] = [
-    "v", "time", "id", "kind", "op", "count", "tenant", "region", "service", "actor", "source", "client",
-    "outcome", "reason", "latency_ms", "trace_id", "span_id", "parent_span_id", "hop", "permission", "queue",
-    "producer", "epoch", "seq", "enqueued_time", "change",
+    "v",
+    "time",
+    "id",
+    "kind",
+    "op",
+    "count",
+    "tenant",
+    "region",
+    "service",
+    "actor",
+    "source",
+    "client",
+    "outcome",
+    "reason",
+    "latency_ms",
+    "trace_id",
+    "span_id",
+    "parent_span_id",
+    "hop",
+    "permission",
+    "queue",
+    "producer",
+    "epoch",
+    "seq",
+    "enqueued_time",
+    "change",
 ];
 
 fn nested_keys(object: &str) -> &'static [&'static str] {
@@ -237,7 +260,8 @@ fn rfc3339(text: &str) -> Option<i64> {
         }
     };
     let leap = |y: i64| (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
-    let month_days = |y: i64, m: i64| [31, if leap(y) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][m as usize - 1];
+    let month_days =
+        |y: i64, m: i64| [31, if leap(y) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][m as usize - 1];
     if !(1..=12).contains(&month) || day < 1 || day > month_days(year, month) {
         return None;
     }
@@ -341,9 +365,21 @@ pub fn decode(record: &[u8]) -> Result<Model, &'static str> {
 }
 
 const ORDER: [&str; 15] = [
-    "too_deep", "duplicate_key", "unknown_version", "missing_time", "bad_time", "missing_kind", "unknown_kind",
-    "missing_tenant", "bad_tenant", "missing_outcome", "bad_outcome", "bad_latency", "missing_queue",
-    "missing_change_id", "bad_field",
+    "too_deep",
+    "duplicate_key",
+    "unknown_version",
+    "missing_time",
+    "bad_time",
+    "missing_kind",
+    "unknown_kind",
+    "missing_tenant",
+    "bad_tenant",
+    "missing_outcome",
+    "bad_outcome",
+    "bad_latency",
+    "missing_queue",
+    "missing_change_id",
+    "bad_field",
 ];
 
 /// What is wrong with one value, by itself.
@@ -352,15 +388,11 @@ fn fault(object: &str, key: &str, value: &Node) -> Option<&'static str> {
     let (good, reason) = match (object, key) {
         ("", "v") => (matches!(value, Node::Number(t) if t == "1"), "unknown_version"),
         ("", "time") => (time(value).is_some(), "bad_time"),
-        ("", "kind") => {
-            (one_of(value, &["login", "token", "permission", "audit", "change"]).is_some(), "unknown_kind")
-        }
+        ("", "kind") => (one_of(value, &["login", "token", "permission", "audit", "change"]).is_some(), "unknown_kind"),
         ("", "tenant") => (text(256, 1), "bad_tenant"),
         ("", "region") => (text(256, 1), "bad_field"),
         ("", "id") => (text(64, 0), "bad_field"),
-        ("", "outcome") => {
-            (one_of(value, &["success", "failure", "challenge", "denied"]).is_some(), "bad_outcome")
-        }
+        ("", "outcome") => (one_of(value, &["success", "failure", "challenge", "denied"]).is_some(), "bad_outcome"),
         ("", "latency_ms") => (matches!(value, Node::Null) || latency(value).is_some(), "bad_latency"),
         ("", "reason") => (matches!(value, Node::Null | Node::Text(_)), "bad_field"),
         ("", "count") => (integer(value, 1, 1_000_000).is_some(), "bad_field"),
@@ -400,8 +432,18 @@ fn build<'n>(kind: &str, get: &impl Fn(&str, &str) -> Option<&'n Node>) -> Model
         _ => &["deploy", "config", "secret_rotation", "rollback", "drift", "confirm"],
     };
     let reasons = [
-        "bad_credentials", "unknown_account", "mfa", "locked", "rate_limited", "policy", "expired", "token_reuse",
-        "invalid_grant", "invalid_client", "upstream_error", "timeout",
+        "bad_credentials",
+        "unknown_account",
+        "mfa",
+        "locked",
+        "rate_limited",
+        "policy",
+        "expired",
+        "token_reuse",
+        "invalid_grant",
+        "invalid_client",
+        "upstream_error",
+        "timeout",
     ];
     let other = if kind == "audit" { "deliver" } else { "other" };
     let applies = |object: &str, key: &str| match (object, key) {

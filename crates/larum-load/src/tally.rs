@@ -1,0 +1,123 @@
+//! Counts what was sent, in a dense array; names come in only when the truth is asked for.
+
+use larum_event::{Kind, Op, Outcome, Reason, Reject};
+
+use crate::mix::{Ending, Facts};
+use crate::profile::REGIONS;
+use crate::scribe::Scribe;
+use crate::timing::Timing;
+use crate::truth::{LoginKey, TokenKey, Truth};
+
+/// Logins, and each op of tokens.
+const FAMILIES: usize = 1 + TOKEN_OPS.len();
+const TOKEN_OPS: &[Op] = Op::listed(Kind::Token);
+
+/// Counts of everything sent.
+#[derive(Debug)]
+pub struct Tally {
+    regions: usize,
+    records: u64,
+    bytes: u64,
+    kinds: [u64; Kind::ALL.len()],
+    rejected: [u64; Reject::ALL.len()],
+    timings: [u64; 4],
+    /// Weighted by `count`; by tenant, region, family and ending.
+    cells: Vec<u64>,
+}
+
+impl Tally {
+    /// Nothing sent yet.
+    pub fn new(tenants: usize, regions: usize) -> Self {
+        Tally {
+            regions,
+            records: 0,
+            bytes: 0,
+            kinds: [0; Kind::ALL.len()],
+            rejected: [0; Reject::ALL.len()],
+            timings: [0; 4],
+            cells: vec![0; tenants * regions * FAMILIES * Ending::ALL.len()],
+        }
+    }
+
+    /// A record of so many bytes, whatever it holds.
+    #[inline]
+    pub fn record(&mut self, bytes: usize) {
+        self.records += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// A record that breaks the contract.
+    #[inline]
+    pub fn reject(&mut self, reject: Reject) {
+        self.rejected[reject as usize] += 1;
+    }
+
+    /// An event.
+    #[inline]
+    pub fn event(&mut self, kind: Kind, timing: Timing) {
+        self.kinds[kind as usize] += 1;
+        self.timings[timing as usize] += 1;
+    }
+
+    /// What an event was about; see [`Tally::event`] for its being there.
+    #[inline]
+    pub fn facts(&mut self, facts: &Facts) {
+        let family = match facts.kind {
+            Kind::Login => 0,
+            Kind::Token => 1 + TOKEN_OPS.iter().position(|op| *op == facts.op).unwrap_or(0),
+            _ => return,
+        };
+        let key = facts.place.tenant * self.regions + facts.place.region;
+        let cell = (key * FAMILIES + family) * Ending::ALL.len() + facts.ending as usize;
+        self.cells[cell] += u64::from(facts.count);
+    }
+
+    /// The counts with their names; scenarios are not known here.
+    pub fn truth(&self, scribe: &Scribe) -> Truth {
+        let named = |texts: Vec<&str>, counts: &[u64]| {
+            let counted = texts.into_iter().zip(counts).filter(|(_, count)| **count > 0);
+            counted.map(|(text, count)| (text.to_string(), *count)).collect()
+        };
+        let mut truth = Truth {
+            records: self.records,
+            bytes: self.bytes,
+            events: named(Kind::ALL.iter().map(|kind| kind.as_str()).collect(), &self.kinds),
+            rejected: named(Reject::ALL.iter().map(|reject| reject.as_str()).collect(), &self.rejected),
+            out_of_order: self.timings[Timing::OutOfOrder as usize],
+            late: self.timings[Timing::Late as usize],
+            skewed: self.timings[Timing::Skewed as usize],
+            ..Truth::default()
+        };
+        for (cell, count) in self.cells.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let (rest, ending) = (cell / Ending::ALL.len(), Ending::ALL[cell % Ending::ALL.len()]);
+            let (key, family) = (rest / FAMILIES, rest % FAMILIES);
+            let tenant = scribe.tenant(key / self.regions);
+            let region = REGIONS[key % self.regions].name;
+            truth.add(tenant, region, family.checked_sub(1).map(|op| TOKEN_OPS[op]), ending.parts(), *count);
+        }
+        truth
+    }
+}
+
+impl Truth {
+    /// Counts logins (`op` is none) or token requests.
+    pub(crate) fn add(
+        &mut self,
+        tenant: &str,
+        region: &str,
+        op: Option<Op>,
+        (outcome, reason): (Outcome, Reason),
+        count: u64,
+    ) {
+        let (tenant, region) = (tenant.to_string(), region.to_string());
+        let (outcome, reason) = (outcome.as_str().to_string(), reason.as_str().to_string());
+        let counted = match op {
+            None => self.logins.entry(LoginKey { tenant, region, outcome, reason }).or_default(),
+            Some(op) => {
+                let op = op.as_str().to_string();
+                self.tokens.entry(TokenKey { tenant, region, op, outcome, reason }).or_default()
+            }
+        };
+        *counted += count;
+    }
+}

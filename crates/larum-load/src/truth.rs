@@ -1,0 +1,123 @@
+//! What a reader of every record sent must find, exactly.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What logins are counted by; the texts are those of the labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LoginKey {
+    /// Customer of the platform.
+    pub tenant: String,
+    /// Where it was served.
+    pub region: String,
+    /// How it ended.
+    pub outcome: String,
+    /// Why; `none` where nothing was said.
+    pub reason: String,
+}
+
+/// What token requests are counted by; the texts are those of the labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TokenKey {
+    /// Customer of the platform.
+    pub tenant: String,
+    /// Where it was served.
+    pub region: String,
+    /// What was asked.
+    pub op: String,
+    /// How it ended.
+    pub outcome: String,
+    /// Why; `none` where nothing was said.
+    pub reason: String,
+}
+
+/// A scenario that has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScenarioTruth {
+    /// See [`crate::Scenario::name`].
+    pub name: String,
+    /// The tenant that is hit, if it is one.
+    pub tenant: Option<String>,
+    /// The region that is hit, if it is one.
+    pub region: Option<String>,
+    /// Nominal time at which it began, Unix ns.
+    pub start_ns: i64,
+    /// Nominal time at which it ended, Unix ns; none while it lasts.
+    pub end_ns: Option<i64>,
+}
+
+/// Exact counts of what was sent so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Truth {
+    /// Records, well-formed or not.
+    pub records: u64,
+    /// Bytes of their values.
+    pub bytes: u64,
+    /// Logins, weighted by `count`.
+    #[serde(with = "rows")]
+    pub logins: BTreeMap<LoginKey, u64>,
+    /// Token requests, weighted by `count`.
+    #[serde(with = "rows")]
+    pub tokens: BTreeMap<TokenKey, u64>,
+    /// Well-formed events by kind, unweighted.
+    pub events: BTreeMap<String, u64>,
+    /// Malformed records by the reason they must be refused for.
+    pub rejected: BTreeMap<String, u64>,
+    /// Events whose time lies up to 2 s further back than the delivery delay explains.
+    pub out_of_order: u64,
+    /// Events whose time lies 200 to 600 s back.
+    pub late: u64,
+    /// Events whose time lies 2 to 24 h ahead.
+    pub skewed: u64,
+    /// Scenarios that have begun, in the order of the profile.
+    pub scenarios: Vec<ScenarioTruth>,
+}
+
+impl Truth {
+    /// Every counted series: metric name, labels sorted by name (but for `source`, which the reader sets), count.
+    pub fn series(&self) -> impl Iterator<Item = (&'static str, Vec<(&'static str, &str)>, u64)> {
+        let logins = self.logins.iter().map(|(key, count)| {
+            let LoginKey { tenant, region, outcome, reason } = key;
+            let labels = [("outcome", outcome), ("reason", reason), ("region", region), ("tenant", tenant)];
+            ("larum_login_attempts_total", labels.map(as_str).to_vec(), *count)
+        });
+        let tokens = self.tokens.iter().map(|(key, count)| {
+            let TokenKey { tenant, region, op, outcome, reason } = key;
+            let labels = [("op", op), ("outcome", outcome), ("reason", reason), ("region", region), ("tenant", tenant)];
+            ("larum_token_requests_total", labels.map(as_str).to_vec(), *count)
+        });
+        logins.chain(tokens)
+    }
+}
+
+fn as_str<'a>((name, value): (&'static str, &'a String)) -> (&'static str, &'a str) {
+    (name, value.as_str())
+}
+
+/// Maps as lists of rows, since JSON objects take no structured keys.
+mod rows {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Row<K> {
+        #[serde(flatten)]
+        key: K,
+        count: u64,
+    }
+
+    pub fn serialize<K: Serialize, S: Serializer>(map: &BTreeMap<K, u64>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(map.iter().map(|(key, count)| Row { key, count: *count }))
+    }
+
+    pub fn deserialize<'de, K, D>(from: D) -> Result<BTreeMap<K, u64>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        D: Deserializer<'de>,
+    {
+        let rows = Vec::<Row<K>>::deserialize(from)?;
+        Ok(rows.into_iter().map(|row| (row.key, row.count)).collect())
+    }
+}

@@ -1,0 +1,43 @@
+//! `larum check`: every problem of a configuration at once, without touching anything.
+
+use crate::config::{Config, Overrides, Problem};
+
+/// Exit code of a bad configuration (`EX_USAGE`).
+pub const EXIT_BAD_CONFIG: u8 = 64;
+
+/// Reads and resolves; a file that cannot be read is a problem like others.
+///
+/// # Errors
+/// Every problem found.
+pub fn resolve(path: Option<&std::path::Path>, overrides: &Overrides) -> Result<Config, Vec<Problem>> {
+    let text = match path {
+        None => String::new(),
+        Some(path) => std::fs::read_to_string(path).map_err(|error| {
+            vec![Problem { line: None, text: format!("{} cannot be read: {error}", path.display()) }]
+        })?,
+    };
+    Config::resolve(&text, overrides)
+}
+
+/// What a configuration amounts to, in plain words.
+pub fn describe(config: &Config) -> String {
+    let mut text = format!("reads {} from {}\n", topics(config), config.kafka.brokers);
+    text += &match &config.dead_letters.topic {
+        Some(topic) => format!("refused records go to {topic}\n"),
+        None => "refused records are counted only, their bytes are lost: set dead_letters.topic\n".to_string(),
+    };
+    text += &format!("keeps its state in {}, serves http://{}/metrics\n", config.state.display(), config.listen);
+    text += &format!(
+        "holds at most {} tenants and {} keys, so a scrape at most {} sample lines\n",
+        config.budgets.tenants,
+        config.budgets.keys,
+        config.scrape_lines()
+    );
+    text + "advice: set message.timestamp.type=LogAppendTime on the topics; a catch-up under CreateTime cannot clamp a \
+            producer's false clock\n"
+}
+
+fn topics(config: &Config) -> String {
+    let one = |s: &crate::config::SourceConfig| format!("{} (source {})", s.topics.join(", "), s.name);
+    config.sources.iter().map(one).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,364 @@
+//! Configuration: a YAML file and flags to one resolved, checked value; every problem at once, with its line.
+
+mod node;
+mod reader;
+
+pub use reader::duration;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larum_aggregate::time::{LONGEST_WINDOW_S, WINDOWS, Window};
+use larum_event::{Limits, Records, parse_rfc3339_ns};
+use larum_fold::{Budgets, SourcePolicy};
+use larum_kafka::ClientSettings;
+
+pub use node::Problem;
+use node::parse;
+use reader::Reader;
+
+/// Where totals begin at the first start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// At the end of the log.
+    End,
+    /// At the beginning of the log.
+    Earliest,
+    /// At the first record appended at or after this time, Unix ns.
+    Time(i64),
+}
+
+/// What happens when the outbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Reading waits until the dead-letter topic takes records again.
+    Block,
+    /// Further refused records are counted and dropped.
+    Drop,
+}
+
+/// One source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceConfig {
+    /// Its label text.
+    pub name: String,
+    /// Its topics.
+    pub topics: Vec<String>,
+    /// How its records are read and judged.
+    pub policy: SourcePolicy,
+}
+
+/// What becomes of refused records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetterConfig {
+    /// Where they go; `None`: they are counted only.
+    pub topic: Option<String>,
+    /// Bytes of them that are kept until the topic has them.
+    pub outbox_bytes_max: u64,
+    /// What happens beyond that.
+    pub when_full: WhenFull,
+}
+
+/// Everything `larum run` needs, resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How to reach Kafka.
+    pub kafka: ClientSettings,
+    /// What is read.
+    pub sources: Vec<SourceConfig>,
+    /// Refused records.
+    pub dead_letters: DeadLetterConfig,
+    /// Where totals begin at the first start.
+    pub start_at: StartAt,
+    /// How far back windows are filled at the first start.
+    pub warm_up: Duration,
+    /// Directory of the store.
+    pub state: PathBuf,
+    /// Address of the HTTP endpoint.
+    pub listen: SocketAddr,
+    /// Reading threads.
+    pub workers: usize,
+    /// Time between commits.
+    pub commit_interval: Duration,
+    /// Windows that are exposed as gauges.
+    pub windows: Vec<Window>,
+    /// Slots for names and keys.
+    pub budgets: Budgets,
+    /// Bounds of decoding.
+    pub limits: Limits,
+    /// Most sample lines that a scrape may hold.
+    pub scrape_lines_max: u64,
+}
+
+/// What the command line says; it overrides the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--brokers`
+    pub brokers: Option<String>,
+    /// `--topic`, each
+    pub topics: Vec<String>,
+    /// `--state`
+    pub state: Option<PathBuf>,
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--start-at`
+    pub start_at: Option<String>,
+    /// `--dead-letter-topic`
+    pub dead_letter_topic: Option<String>,
+}
+
+/// Sample lines that one key can hold at most: attempts and requests of every code, latency histograms of every
+/// outcome and op, and per exposed window four login gauges and three quantiles of every op.
+fn lines_per_key_max(windows: u64) -> u64 {
+    const HISTOGRAM_LINES: u64 = 21;
+    let ops = 6;
+    u64::from(larum_event::Code::COUNT)
+        + u64::from(larum_event::Histogram::COUNT) * HISTOGRAM_LINES
+        + windows * (4 + 3 * ops)
+}
+
+impl Config {
+    /// Resolves a file's text (empty: none) and the command line.
+    ///
+    /// # Errors
+    /// Every problem found, in the order of lines.
+    pub fn resolve(text: &str, overrides: &Overrides) -> Result<Config, Vec<Problem>> {
+        let root = parse(text).map_err(|problem| vec![problem])?;
+        let mut reader = Reader::new(root.as_ref());
+        let config = read(&mut reader, overrides);
+        let mut problems = reader.finish();
+        if problems.is_empty() {
+            config.check(&mut problems);
+        }
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    /// Sample lines that a scrape can hold at most, by the budgets.
+    pub fn scrape_lines(&self) -> u64 {
+        let others = (self.budgets.platform_names as u64 + 2) * self.sources.len() as u64;
+        (self.budgets.keys as u64 + others).saturating_mul(lines_per_key_max(self.windows.len() as u64))
+    }
+
+    /// What only the whole can show.
+    fn check(&self, problems: &mut Vec<Problem>) {
+        let mut find = |text: String| problems.push(Problem { line: None, text });
+        if self.kafka.brokers.is_empty() {
+            find("kafka.brokers is missing: give it in the file or as --brokers host:port".into());
+        }
+        if self.sources.is_empty() {
+            find("no source: give --topic NAME, or `sources:` with a name and topics in the file".into());
+        }
+        let mut seen = std::collections::HashMap::new();
+        let mut names = std::collections::HashSet::new();
+        for source in &self.sources {
+            if !names.insert(&source.name) {
+                find(format!("source {} is there twice; give each a name of its own", source.name));
+            }
+            for topic in &source.topics {
+                if let Some(other) = seen.insert(topic, &source.name) {
+                    find(format!(
+                        "topic {topic} is in source {other} and in source {}; a topic belongs to one",
+                        source.name
+                    ));
+                }
+                if self.dead_letters.topic.as_ref() == Some(topic) {
+                    find(format!("topic {topic} is read and is the dead-letter topic as well; that would loop"));
+                }
+            }
+        }
+        let lines = self.scrape_lines();
+        if lines > self.scrape_lines_max {
+            find(format!(
+                "the budgets allow {lines} sample lines in a scrape, above limits.scrape_lines ({}): lower limits.keys \
+                 or raise limits.scrape_lines",
+                self.scrape_lines_max
+            ));
+        }
+    }
+}
+
+/// Reads every section; what is missing has its default. The reference is `config/larum.yaml`.
+fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut kafka = reader.map("kafka");
+    let settings = ClientSettings {
+        brokers: overrides.brokers.clone().unwrap_or(kafka.text("brokers", "")),
+        group: kafka.text("group", "larum"),
+        queue_bytes: kafka.bytes("queue_memory", 64 << 20, 1 << 20..=64 << 30),
+    };
+    reader.close(kafka);
+    let mut sources: Vec<SourceConfig> = Vec::new();
+    for mut source in reader.list_of_maps("sources") {
+        sources.push(read_source(&mut source));
+        reader.close(source);
+    }
+    if !overrides.topics.is_empty() {
+        let name = sources.first().map_or("default".to_string(), |s| s.name.clone());
+        let policy = sources.first().map_or_else(SourcePolicy::default, |s| s.policy.clone());
+        sources = vec![SourceConfig { name, topics: overrides.topics.clone(), policy }];
+    }
+    let mut letters = reader.map("dead_letters");
+    let topic = overrides.dead_letter_topic.clone().or(letters.optional_text("topic"));
+    let dead_letters = DeadLetterConfig {
+        topic,
+        outbox_bytes_max: letters.bytes("outbox", 16 << 20, 1 << 20..=1 << 34),
+        when_full: letters.choice("when_full", &[("block", WhenFull::Block), ("drop", WhenFull::Drop)]),
+    };
+    reader.close(letters);
+    let start_at = match &overrides.start_at {
+        Some(text) => reader.flag("--start-at", text, start_at),
+        None => reader.parsed("start_at", "end", start_at),
+    };
+    let listen = match &overrides.listen {
+        Some(text) => reader.flag("--listen", text, address),
+        None => reader.parsed("listen", "127.0.0.1:9464", address),
+    };
+    let state = overrides.state.clone().unwrap_or_else(|| reader.text("state", "larum-state").into());
+    let mut limits = reader.map("limits");
+    let budgets = Budgets {
+        tenants: limits.number("tenants", 10_000, 2..=1_000_000) as usize,
+        platform_names: limits.number("platform_names", 256, 2..=10_000) as usize,
+        keys: limits.number("keys", 50_000, 2..=4_000_000) as usize,
+        configured_tenants: limits.texts("known_tenants").into_iter().collect(),
+    };
+    let record_bytes_max = limits.bytes("record_size", 64 << 10, 1 << 10..=64 << 20) as usize;
+    let scrape_lines_max = limits.number("scrape_lines", 40_000_000, 1_000..=10_000_000_000);
+    reader.close(limits);
+    Config {
+        kafka: settings,
+        sources,
+        dead_letters,
+        start_at: start_at.unwrap_or(StartAt::End),
+        warm_up: reader.duration("warm_up", "1h", Duration::ZERO..=Duration::from_secs(7 * 86_400)),
+        state,
+        listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
+        workers: reader.number("workers", (cores / 2).max(1) as u64, 1..=256) as usize,
+        commit_interval: reader.duration(
+            "commit_interval",
+            "250ms",
+            Duration::from_millis(10)..=Duration::from_secs(10),
+        ),
+        windows: read_windows(reader),
+        budgets,
+        limits: Limits { record_bytes_max },
+        scrape_lines_max,
+    }
+}
+
+fn read_source(source: &mut Reader<'_>) -> SourceConfig {
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    let longest = Duration::from_secs(u64::from(LONGEST_WINDOW_S));
+    let lateness = source.duration("lateness", "60s", Duration::ZERO..=longest);
+    let skew = source.duration("skew", "60s", Duration::ZERO..=minutes(60));
+    let delay = source.duration("delay", "0s", Duration::ZERO..=minutes(24 * 60));
+    let records = [("one", Records::One), ("array", Records::Array), ("lines", Records::Lines)];
+    let (name, topics) = (source.required_text("name"), source.texts("topics"));
+    if topics.is_empty() {
+        source.complain("topics", "needs at least one topic, as in `topics: [auth-events]`");
+    }
+    SourceConfig {
+        name,
+        topics,
+        policy: SourcePolicy {
+            records: source.choice("records", &records),
+            region: source.optional_text("region").map(Arc::from),
+            lateness_ns: lateness.as_nanos() as i64,
+            skew_ns: skew.as_nanos() as i64,
+            delay_s: delay.as_secs() as u32,
+        },
+    }
+}
+
+fn read_windows(reader: &mut Reader<'_>) -> Vec<Window> {
+    let names = reader.texts("windows");
+    if names.is_empty() {
+        return vec![WINDOWS[1], WINDOWS[3]];
+    }
+    let mut windows = Vec::new();
+    for name in names {
+        match WINDOWS.iter().find(|w| w.name() == name) {
+            Some(window) => windows.push(*window),
+            None => {
+                let all = WINDOWS.map(Window::name).join(", ");
+                reader.complain("windows", &format!("knows {all}, not {name}"));
+            }
+        }
+    }
+    windows.sort_unstable();
+    windows.dedup();
+    windows
+}
+
+fn start_at(text: &str) -> Result<StartAt, String> {
+    match text {
+        "end" => Ok(StartAt::End),
+        "earliest" => Ok(StartAt::Earliest),
+        time => parse_rfc3339_ns(time.as_bytes())
+            .map(StartAt::Time)
+            .ok_or_else(|| format!("takes end, earliest or a time such as 2026-03-14T09:20:00Z, not {time}")),
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("takes an address and port such as 127.0.0.1:9464, not {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        let found = Config::resolve(text, &Overrides::default()).expect_err("no problem found");
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_reference_configuration_is_the_defaults() {
+        let text = include_str!("../../../../config/larum.yaml");
+        let from_file = Config::resolve(text, &Overrides::default()).unwrap();
+        let flags = Overrides {
+            brokers: Some("localhost:9092".into()),
+            topics: vec!["auth-events".into()],
+            dead_letter_topic: Some("larum-dead-letters".into()),
+            ..Overrides::default()
+        };
+        let mut from_flags = Config::resolve("", &flags).unwrap();
+        from_flags.sources[0].name = "auth".into();
+        from_flags.workers = from_file.workers;
+        assert_eq!(from_file, from_flags);
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once_with_its_line() {
+        let found = problems(
+            "kafka:\n  broker: localhost:9092\nsources:\n  - name: a\n    topics: [t]\n    lateness: 5\nlisten: here\n\
+             limits:\n  tenants: many\nwindows: [5m, 7m]\nstart_at: yesterday\n",
+        );
+        assert_eq!(
+            found,
+            [
+                "line 2: kafka.broker is not known; did you mean brokers?",
+                "line 6: sources[0].lateness takes a number and a unit (ms, s, m, h), as in 60s, not 5",
+                "line 7: listen takes an address and port such as 127.0.0.1:9464, not here",
+                "line 9: limits.tenants takes a whole number from 2 to 1000000, not many",
+                "line 10: windows knows 1m, 5m, 30m, 1h, 6h, not 7m",
+                "line 11: start_at takes end, earliest or a time such as 2026-03-14T09:20:00Z, not yesterday",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_only_the_whole_shows_is_found_too() {
+        assert_eq!(problems("").len(), 2);
+        let twice = "kafka: {brokers: b}\nsources:\n- {name: a, topics: [t]}\n- {name: a, topics: [t, d]}\n\
+                     dead_letters: {topic: d}\nlimits: {keys: 4000000}\n";
+        let found = problems(twice).join("\n");
+        for part in ["source a is there twice", "topic t is in source a", "that would loop", "sample lines"] {
+            assert!(found.contains(part), "{part}\n{found}");
+        }
+        assert!(problems("kafka: {brokers: b}\nkafka: {}")[0].contains("line 2: kafka is there twice"));
+        assert!(problems("a: [")[0].starts_with("line "));
+    }
+}

@@ -1,0 +1,515 @@
+//! The threads together: readers, committer (this one), watch, dead letters.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use larum_aggregate::time::SECOND_NS;
+use larum_aggregate::{DeadLetter, PartitionId, SourceId};
+use larum_fold::{DeadLetters, Registry, SourcePolicy, Worker};
+use larum_kafka::{Consumer, Producer, Watcher, producer};
+use larum_store::{Store, StoreLimits};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::now_ns;
+use crate::config::{Config, WhenFull};
+use crate::dead_letters::Carrier;
+use crate::durable::{Durable, resume};
+use crate::keeper::{Committed, Keeper, Round};
+use crate::own::OwnMetrics;
+use crate::reader::{Control, NewPart, Reader, ReaderCut, ReaderSettings};
+use crate::shared::{PartShared, Shared, SourceShared};
+use crate::start::{Plan, PlanError, plan, source_ids};
+use crate::watch::{Watch, show_lag};
+
+/// Longest wait for an answer of the broker outside the readers.
+const ASK: Duration = Duration::from_secs(3);
+/// Wait before the broker is asked again at start, and before a refused commit is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// A reader that does not answer for so long is dead.
+const READER_ANSWERS: Duration = Duration::from_secs(30);
+/// Counted events in an open Delta beyond which a reader waits for its cut: 32 MiB.
+const OPEN_ENTRIES_MAX: usize = 1 << 20;
+/// Time between looks for slots to free, ns.
+const RETIRE_EVERY_NS: i64 = 60 * SECOND_NS;
+/// What a dead letter needs besides its bytes.
+const LETTER_OVERHEAD_BYTES: usize = 4096;
+/// What Kafka's topics take unless told otherwise.
+const TOPIC_RECORD_BYTES: usize = 1_048_588;
+
+/// What belongs to an epoch of the store; fixed with its first commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The Kafka cluster's id, where it says one.
+    pub cluster: Option<String>,
+    /// Hides hostile names, seeds look-ups.
+    pub hash_key: (u64, u64),
+    /// When the epoch began, Unix ns.
+    pub began_ns: i64,
+}
+
+/// The state directory, opened and read back.
+pub struct Opened {
+    store: Store,
+    identity: Option<Identity>,
+    /// The durable state.
+    pub durable: Arc<RwLock<Durable>>,
+}
+
+/// Opens the state directory; `reset` puts what is there aside first.
+///
+/// # Errors
+/// It is in use, damaged, of another version, or the disk refuses; the message says what to do.
+pub fn open(config: &Config, reset: bool) -> anyhow::Result<Opened> {
+    if reset && let Some(aside) = Store::set_aside(&config.state)? {
+        tracing::warn!(aside = %aside.display(), "a new epoch begins; the store before it was put aside");
+    }
+    let (store, recovered) = Store::open(&config.state, StoreLimits::default())?;
+    if recovered.torn {
+        tracing::warn!("the last commit was torn and is cut off; its records are read again");
+    }
+    let identity = recovered.identity.as_deref().map(serde_json::from_slice).transpose();
+    let identity =
+        identity.context("the store is damaged: its identity cannot be read; start anew with --reset-state")?;
+    let durable = Durable::recover(recovered.snapshot.as_deref(), &recovered.commits)
+        .context("the store cannot be read; use the version that wrote it, or start anew with --reset-state")?;
+    Ok(Opened { store, identity, durable: Arc::new(RwLock::new(durable)) })
+}
+
+/// Offsets to be reached, by partition.
+pub type Targets = Vec<(PartitionId, i64)>;
+
+/// What other threads may look at while the engine runs.
+#[derive(Clone)]
+pub struct Handles {
+    /// The durable state.
+    pub durable: Arc<RwLock<Durable>>,
+    /// Atomics.
+    pub shared: Arc<Shared>,
+    /// Own metrics.
+    pub own: Arc<OwnMetrics>,
+    /// Admission, once the engine has begun.
+    pub registry: Arc<RwLock<Option<Arc<Registry>>>>,
+    /// Ends seen at start, once they are known.
+    pub targets: Arc<RwLock<Option<Targets>>>,
+}
+
+impl Handles {
+    /// Handles of a state that is not being written yet.
+    ///
+    /// # Errors
+    /// Own metrics cannot be made.
+    pub fn new(opened: &Opened) -> anyhow::Result<Self> {
+        Ok(Handles {
+            durable: opened.durable.clone(),
+            shared: Arc::new(Shared::default()),
+            own: Arc::new(OwnMetrics::new()?),
+            registry: Arc::default(),
+            targets: Arc::default(),
+        })
+    }
+}
+
+struct ReaderHandle {
+    control: Sender<Control>,
+    parts: usize,
+}
+
+/// Letters on their way to the carrier.
+type LetterSender = Sender<(DeadLetter, Arc<PartShared>)>;
+
+/// The committer and what it needs.
+struct Engine {
+    config: Arc<Config>,
+    handles: Handles,
+    keeper: Keeper,
+    readers: Vec<ReaderHandle>,
+    sources: BTreeMap<SourceId, (Arc<SourceShared>, SourcePolicy)>,
+    parts: Arc<RwLock<Vec<Arc<PartShared>>>>,
+    letters: Option<LetterSender>,
+    delivered: Receiver<(PartitionId, i64)>,
+    found: Receiver<Result<Plan, PlanError>>,
+    /// Letters whose commit is not durable yet.
+    letters_held: Vec<DeadLetter>,
+    retired_ns: i64,
+}
+
+/// Reads, commits and shows until `stop`.
+///
+/// # Errors
+/// Something that going on cannot mend; the message says what to do.
+pub fn run(config: Arc<Config>, opened: Opened, handles: Handles, stop: &AtomicBool) -> anyhow::Result<()> {
+    let stats = handles.shared.clients.clone();
+    let watcher = Watcher::new(&config.kafka, stats, ASK)?;
+    let Some((identity, first)) = begin(&config, &opened, &watcher, stop)? else { return Ok(()) };
+    let (mut engine, watch_found, deliveries) = Engine::new(config, opened, handles, &identity)?;
+    engine.commit(Round { new_sources: first.sources, new_partitions: first.partitions, ..Round::default() }, None)?;
+    engine.spawn_carrier(deliveries)?;
+    engine.spawn_readers()?;
+    engine.note_targets(&watcher);
+    engine.spawn_watch(watcher, watch_found);
+    engine.work(stop)
+}
+
+/// Asks the broker until it answers: who it is, and where everything begins. `None` when told to stop.
+fn begin(
+    config: &Config,
+    opened: &Opened,
+    watcher: &Watcher,
+    stop: &AtomicBool,
+) -> anyhow::Result<Option<(Identity, Plan)>> {
+    let mut said = None;
+    while !stop.load(Ordering::Relaxed) {
+        watcher.serve();
+        let cluster = watcher.cluster_id();
+        if let (Some(Some(was)), Some(now)) = (opened.identity.as_ref().map(|i| &i.cluster), &cluster)
+            && was != now
+        {
+            bail!(
+                "the store in {} belongs to Kafka cluster {was}, but {} is cluster {now}: use another --state for it, \
+                 or start a new epoch with --reset-state",
+                config.state.display(),
+                config.kafka.brokers
+            );
+        }
+        let view = opened.durable.read().unwrap_or_else(PoisonError::into_inner).view.outline();
+        let why = match (cluster, plan(config, &view, watcher, now_ns())) {
+            (cluster @ Some(_), Ok(plan)) => {
+                let identity = match &opened.identity {
+                    Some(identity) => identity.clone(),
+                    None => Identity { cluster, hash_key: random_key()?, began_ns: now_ns() },
+                };
+                return Ok(Some((identity, plan)));
+            }
+            (_, Err(error @ PlanError::OtherTopic { .. })) => return Err(error.into()),
+            (_, Err(error)) => error.to_string(),
+            (None, _) => format!("no broker answers at {}", config.kafka.brokers),
+        };
+        if said.as_ref() != Some(&why) {
+            tracing::warn!("{why}; asking until it does");
+            said = Some(why);
+        }
+        std::thread::sleep(AGAIN);
+    }
+    Ok(None)
+}
+
+fn random_key() -> anyhow::Result<(u64, u64)> {
+    let random = || getrandom::u64().map_err(|e| anyhow::anyhow!("no random numbers can be had: {e}"));
+    Ok((random()?, random()?))
+}
+
+/// Ends of the channels that the other threads get.
+type Found = Sender<Result<Plan, PlanError>>;
+type Deliveries = (LetterSender, Receiver<(DeadLetter, Arc<PartShared>)>, Sender<(PartitionId, i64)>);
+
+impl Engine {
+    fn new(
+        config: Arc<Config>,
+        opened: Opened,
+        handles: Handles,
+        identity: &Identity,
+    ) -> anyhow::Result<(Self, Found, Deliveries)> {
+        let Opened { store, durable, .. } = opened;
+        let registry = {
+            let durable = durable.read().unwrap_or_else(PoisonError::into_inner);
+            let names: Vec<_> = durable.view.names().cloned().collect();
+            let keys: Vec<_> = durable.view.keys().map(|k| k.def).collect();
+            let next = durable.view.next_ids();
+            Arc::new(Registry::new(config.budgets.clone(), identity.hash_key, &names, &keys, next))
+        };
+        *handles.registry.write().unwrap_or_else(PoisonError::into_inner) = Some(registry.clone());
+        let ids = source_ids(&config, &durable.read().unwrap_or_else(PoisonError::into_inner).view);
+        let sources = config.sources.iter().zip(ids);
+        let sources = sources.map(|(s, id)| (id, (Arc::new(SourceShared::new(id)), s.policy.clone()))).collect();
+        let (found_sender, found) = bounded(1);
+        let (delivered_sender, delivered) = unbounded();
+        let (letter_sender, letter_receiver) = unbounded();
+        let engine = Engine {
+            keeper: Keeper::new(store, serde_json::to_vec(identity)?, durable, registry, now_ns()),
+            config,
+            handles,
+            readers: Vec::new(),
+            sources,
+            parts: Arc::default(),
+            letters: None,
+            delivered,
+            found,
+            letters_held: Vec::new(),
+            retired_ns: now_ns(),
+        };
+        Ok((engine, found_sender, (letter_sender, letter_receiver, delivered_sender)))
+    }
+
+    fn spawn_carrier(&mut self, (sender, inbox, delivered): Deliveries) -> anyhow::Result<()> {
+        let Some(topic) = &self.config.dead_letters.topic else {
+            tracing::warn!("no dead-letter topic is configured: refused records are counted, their bytes are not kept");
+            return Ok(());
+        };
+        let producer = Producer::new(&self.config.kafka, topic, self.handles.shared.clients.clone())?;
+        let carrier = Carrier::new(producer, inbox, delivered, self.handles.own.clone());
+        spawn("dead-letters", move || carrier.run())?;
+        self.letters = Some(sender);
+        Ok(())
+    }
+
+    fn spawn_readers(&mut self) -> anyhow::Result<()> {
+        let config = &self.config;
+        let dead_letters = match &config.dead_letters.topic {
+            None => DeadLetters::Count,
+            Some(topic) => {
+                let takes = producer::record_bytes_max(&config.kafka, topic, ASK).unwrap_or(TOPIC_RECORD_BYTES);
+                DeadLetters::Keep { record_bytes_max: takes.saturating_sub(LETTER_OVERHEAD_BYTES).max(1) }
+            }
+        };
+        let Some(registry) = self.handles.registry.read().unwrap_or_else(PoisonError::into_inner).clone() else {
+            bail!("readers before the registry");
+        };
+        let sources = self.sources.keys().map(|id| usize::from(id.0) + 1).max().unwrap_or(0);
+        for number in 0..config.workers {
+            let (control, commands) = unbounded();
+            let consumer = Consumer::new(&config.kafka, config.workers, self.handles.shared.clients.clone())?;
+            let settings = ReaderSettings {
+                dead_letters,
+                outbox_bytes_max: config.dead_letters.outbox_bytes_max,
+                block: config.dead_letters.when_full == WhenFull::Block,
+                open_entries_max: OPEN_ENTRIES_MAX,
+            };
+            let worker = Worker::new(registry.clone(), config.limits, sources);
+            let reader = Reader::new(worker, consumer, commands, settings, self.handles.shared.clone());
+            spawn(&format!("reader-{number}"), move || reader.run())?;
+            self.readers.push(ReaderHandle { control, parts: 0 });
+        }
+        self.add_parts()?;
+        let durable = self.handles.durable.clone();
+        let durable = durable.read().unwrap_or_else(PoisonError::into_inner);
+        self.handles.shared.outbox_bytes.store(durable.outbox.bytes(), Ordering::Relaxed);
+        self.carry(durable.outbox.letters().cloned().collect());
+        Ok(())
+    }
+
+    /// Hands every partition that is durable and not read yet to the reader with the fewest.
+    fn add_parts(&mut self) -> anyhow::Result<()> {
+        let durable = self.handles.durable.clone();
+        let durable = durable.read().unwrap_or_else(PoisonError::into_inner);
+        for view in durable.view.partitions() {
+            let start = &view.start;
+            let known = self.parts.read().unwrap_or_else(PoisonError::into_inner).iter().any(|p| p.id == start.id);
+            let configured = self.config.sources.iter().any(|s| s.topics.contains(&start.topic));
+            let Some((source, policy)) = self.sources.get(&start.source).filter(|_| !known && configured) else {
+                continue;
+            };
+            let shared = Arc::new(PartShared::new(start.id, start.source, &start.topic, start.partition));
+            source.add(shared.clone());
+            self.parts.write().unwrap_or_else(PoisonError::into_inner).push(shared.clone());
+            let part = NewPart { shared, source: source.clone(), state: resume(view), policy: policy.clone() };
+            let Some(reader) = self.readers.iter_mut().min_by_key(|r| r.parts) else { bail!("no reader") };
+            reader.parts += 1;
+            reader.control.send(Control::Add(Box::new(part))).context("a reader has ended")?;
+        }
+        Ok(())
+    }
+
+    /// Notes where the logs end now: reaching that is being ready.
+    fn note_targets(&self, watcher: &Watcher) {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let places: Vec<_> = parts.iter().map(|p| (p.topic.clone(), p.partition)).collect();
+        let asked_ns = now_ns();
+        let ends = watcher.ends(&places).unwrap_or_default();
+        let mut targets = Vec::new();
+        for (part, place) in parts.iter().zip(&places) {
+            if let Some(end) = ends.get(place) {
+                part.report_end(*end, asked_ns);
+                targets.push((part.id, *end));
+            }
+        }
+        *self.handles.targets.write().unwrap_or_else(PoisonError::into_inner) = Some(targets);
+    }
+
+    fn spawn_watch(&self, watcher: Watcher, found: Found) {
+        let watch = Watch {
+            watcher,
+            config: self.config.clone(),
+            durable: self.handles.durable.clone(),
+            parts: self.parts.clone(),
+            own: self.handles.own.clone(),
+            found,
+        };
+        if let Err(error) = spawn("watch", move || watch.run()) {
+            tracing::error!(%error, "ends of logs are not watched");
+        }
+    }
+
+    /// The committer's loop.
+    fn work(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
+        let mut due_ns = now_ns();
+        let mut shown_ns = 0;
+        loop {
+            let stopping = stop.load(Ordering::Relaxed);
+            let wait_ns = due_ns - now_ns();
+            if wait_ns > 0 && !stopping {
+                std::thread::sleep(Duration::from_nanos(wait_ns.min(20_000_000) as u64));
+                continue;
+            }
+            due_ns = now_ns() + self.config.commit_interval.as_nanos() as i64;
+            self.handles.shared.round_ns.store(now_ns(), Ordering::Relaxed);
+            if self.keeper.is_stalled() {
+                self.again(stopping)?;
+            } else {
+                self.round()?;
+            }
+            if stopping {
+                return Ok(());
+            }
+            if now_ns() - shown_ns > SECOND_NS {
+                shown_ns = now_ns();
+                self.show();
+            }
+        }
+    }
+
+    /// Asks the readers for their Deltas and commits them.
+    fn round(&mut self) -> anyhow::Result<()> {
+        let began_ns = now_ns();
+        let mut round = Round { delivered: self.delivered.try_iter().collect(), ..Round::default() };
+        match self.found.try_recv() {
+            Ok(Ok(plan)) => {
+                tracing::info!(partitions = plan.partitions.len(), "new partitions begin");
+                (round.new_sources, round.new_partitions) = (plan.sources, plan.partitions);
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => {}
+        }
+        let forget = began_ns - self.retired_ns > RETIRE_EVERY_NS && {
+            self.retired_ns = began_ns;
+            self.keeper.announce_idle()
+        };
+        let mut newest_append_ns = None;
+        for cut in self.cut(forget)? {
+            newest_append_ns = newest_append_ns.max(cut.newest_append_ns);
+            self.letters_held.extend(cut.cut.cut.dead_letters.iter().cloned());
+            round.cuts.push(cut.cut);
+        }
+        round.now_ns = now_ns();
+        let joined = !round.new_partitions.is_empty();
+        self.commit(round, newest_append_ns)?;
+        self.handles.own.commit_seconds.observe((now_ns() - began_ns) as f64 / SECOND_NS as f64);
+        if joined && !self.keeper.is_stalled() {
+            self.add_parts()?;
+        }
+        Ok(())
+    }
+
+    fn cut(&self, forget: bool) -> anyhow::Result<Vec<ReaderCut>> {
+        let (reply, cuts) = bounded(self.readers.len());
+        for reader in &self.readers {
+            let asked = reader.control.send(Control::Cut { forget, reply: reply.clone() });
+            asked.context("a reader has ended")?;
+        }
+        let one = |_| cuts.recv_timeout(READER_ANSWERS).context("a reader does not answer");
+        (0..self.readers.len()).map(one).collect()
+    }
+
+    fn commit(&mut self, round: Round, newest_append_ns: Option<i64>) -> anyhow::Result<()> {
+        let freed = self.delivered_bytes(&round.delivered);
+        let result = self.keeper.commit(round);
+        self.after(result, freed)?;
+        if let (Some(append_ns), false) = (newest_append_ns, self.keeper.is_stalled()) {
+            let seconds = (now_ns() - append_ns).max(0) as f64 / SECOND_NS as f64;
+            self.handles.own.visible_seconds.observe(seconds);
+        }
+        Ok(())
+    }
+
+    fn delivered_bytes(&self, delivered: &[(PartitionId, i64)]) -> u64 {
+        if delivered.is_empty() {
+            return 0;
+        }
+        let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
+        delivered.iter().filter_map(|place| durable.outbox.bytes_of(place)).sum()
+    }
+
+    /// Tries a commit again that the disk refused.
+    fn again(&mut self, stopping: bool) -> anyhow::Result<()> {
+        let result = self.keeper.retry();
+        self.after(result, 0)?;
+        if self.keeper.is_stalled() {
+            if stopping {
+                tracing::error!(
+                    bytes = self.keeper.stalled_bytes(),
+                    "stopping without a last commit, because the disk refuses; its records are read again"
+                );
+            } else {
+                std::thread::sleep(AGAIN);
+            }
+        } else {
+            self.add_parts()?;
+        }
+        Ok(())
+    }
+
+    fn after(&mut self, result: Result<Committed, larum_store::StoreError>, freed_bytes: u64) -> anyhow::Result<()> {
+        let (own, shared) = (&self.handles.own, &self.handles.shared);
+        shared.outbox_bytes.fetch_sub(freed_bytes, Ordering::Relaxed);
+        match result {
+            Ok(committed) => {
+                if shared.stalled.swap(false, Ordering::Relaxed) {
+                    tracing::info!("commits go on");
+                }
+                own.store_stalled.set(0);
+                if committed != Committed::Nothing {
+                    own.commits.with_label_values(&["done"]).inc();
+                    let letters = std::mem::take(&mut self.letters_held);
+                    self.carry(letters);
+                }
+                for (id, (source, _)) in &self.sources {
+                    source.set_clock(self.keeper.clock(*id).and_then(|c| c.clock_ns()));
+                }
+                for part in self.parts.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                    let clock = self.keeper.clock(part.source);
+                    part.set_left_out(clock.is_some_and(|c| c.is_left_out(part.id)));
+                }
+                Ok(())
+            }
+            Err(error) if error.is_temporary() => {
+                own.commits.with_label_values(&["refused"]).inc();
+                own.store_stalled.set(1);
+                if !shared.stalled.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "a commit was refused; reading pauses, what is committed stays served");
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn carry(&self, letters: Vec<DeadLetter>) {
+        let Some(sender) = &self.letters else { return };
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        for letter in letters {
+            let Some(part) = parts.iter().find(|p| p.id == letter.partition) else { continue };
+            if sender.send((letter, part.clone())).is_err() {
+                tracing::error!("the dead-letter thread has ended; letters stay in the outbox until the next start");
+                return;
+            }
+        }
+    }
+
+    /// Gauges that nobody needs more often than once a second.
+    fn show(&self) {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
+        show_lag(&durable, &parts, &self.handles.own);
+        let size = Store::size_bytes(&self.config.state);
+        self.handles.own.store_bytes.set(i64::try_from(size).unwrap_or(i64::MAX));
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_string());
+    thread.spawn(work).with_context(|| format!("thread {name} cannot be started"))?;
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! Commits: the Deltas of all workers as one unit, first durable, then visible. No clock and no thread of its own, so
+//! that the simulation can crash it anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use larum_aggregate::time::second_of;
+use larum_aggregate::{Delta, Entry, KeyDef, NameDef, PartitionId, PartitionStart, SourceDef, SourceId, seal};
+use larum_fold::{Cut, PartStatus, Registry, SourceClock};
+use larum_store::{Store, StoreError};
+
+use crate::durable::Durable;
+
+/// What one worker hands over for a commit.
+#[derive(Debug, Default)]
+pub struct WorkerCut {
+    /// What it read.
+    pub cut: Cut,
+    /// How its partitions stand at this very cut.
+    pub statuses: Vec<(SourceId, PartStatus)>,
+}
+
+/// What goes into one commit.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Wall clock, Unix ns.
+    pub now_ns: i64,
+    /// From every worker.
+    pub cuts: Vec<WorkerCut>,
+    /// Sources that appear or change.
+    pub new_sources: Vec<SourceDef>,
+    /// Partitions that appear.
+    pub new_partitions: Vec<PartitionStart>,
+    /// Dead letters that the broker acknowledged.
+    pub delivered: Vec<(PartitionId, i64)>,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// There was nothing that anybody could see or need.
+    Nothing,
+    /// It is durable and visible.
+    Visible {
+        /// Its number.
+        seq: u64,
+        /// Its size, bytes.
+        bytes: usize,
+    },
+}
+
+/// Owns the store and the writing side of the durable state.
+pub struct Keeper {
+    store: Store,
+    identity: Vec<u8>,
+    durable: Arc<RwLock<Durable>>,
+    clocks: BTreeMap<SourceId, SourceClock>,
+    registry: Arc<Registry>,
+    /// Cut off the workers but not durable, because the disk refused.
+    pending: Option<(Delta, Vec<u8>)>,
+    /// Slots that were announced to be freed at the next commit.
+    retiring: Option<(Vec<KeyDef>, Vec<NameDef>)>,
+}
+
+impl Keeper {
+    /// Goes on from what was recovered from `store`; `identity` goes into its first commit.
+    pub fn new(
+        store: Store,
+        identity: Vec<u8>,
+        durable: Arc<RwLock<Durable>>,
+        registry: Arc<Registry>,
+        now_ns: i64,
+    ) -> Self {
+        let clocks = {
+            let durable = durable.read().unwrap_or_else(PoisonError::into_inner);
+            let clock = |s: &larum_view::SourceView| SourceClock::new(s.def.id, now_ns, s.clock.as_ref());
+            durable.view.sources().map(|s| (s.def.id, clock(s))).collect()
+        };
+        Keeper { store, identity, durable, clocks, registry, pending: None, retiring: None }
+    }
+
+    /// The clock of a source, Unix ns event time.
+    pub fn clock(&self, source: SourceId) -> Option<&SourceClock> {
+        self.clocks.get(&source)
+    }
+
+    /// True while a commit waits for the disk; [`Keeper::retry`] before the next round.
+    pub fn is_stalled(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Looks for slots to free. True when there are some: then every worker must forget its look-ups with its next cut.
+    pub fn announce_idle(&mut self) -> bool {
+        let (keys, names) = self.durable.read().unwrap_or_else(PoisonError::into_inner).view.idle();
+        if keys.is_empty() && names.is_empty() {
+            return false;
+        }
+        self.registry.announce(&keys, &names);
+        self.retiring = Some((keys, names));
+        true
+    }
+
+    /// Makes a round durable and visible.
+    ///
+    /// # Errors
+    /// The store refuses. If that is temporary the round is kept: call [`Keeper::retry`], and cut nothing meanwhile.
+    pub fn commit(&mut self, round: Round) -> Result<Committed, StoreError> {
+        debug_assert!(self.pending.is_none(), "a stalled commit comes first");
+        let ticks_before = self.clock_seconds();
+        let delta = self.delta(round);
+        if delta.is_empty() && self.clock_seconds() == ticks_before {
+            return Ok(Committed::Nothing);
+        }
+        let bytes = delta.encode();
+        self.pending = Some((delta, bytes));
+        self.retry()
+    }
+
+    /// Tries the stalled commit again.
+    ///
+    /// # Errors
+    /// As [`Keeper::commit`].
+    pub fn retry(&mut self) -> Result<Committed, StoreError> {
+        let Some((_, bytes)) = &self.pending else { return Ok(Committed::Nothing) };
+        let seq = self.store.append(bytes, &self.identity)?;
+        // Durable from here on, so it may be seen.
+        let Some((delta, bytes)) = self.pending.take() else { return Ok(Committed::Nothing) };
+        let bytes = bytes.len();
+        self.durable.write().unwrap_or_else(PoisonError::into_inner).apply(delta);
+        if self.store.wants_snapshot() {
+            let snapshot = self.durable.read().unwrap_or_else(PoisonError::into_inner).encode();
+            self.store.begin_snapshot(&snapshot);
+        }
+        Ok(Committed::Visible { seq, bytes })
+    }
+
+    fn clock_seconds(&self) -> Vec<Option<u32>> {
+        self.clocks.values().map(|c| c.clock_ns().map(second_of)).collect()
+    }
+
+    /// One Delta of all that the round holds.
+    fn delta(&mut self, round: Round) -> Delta {
+        for def in &round.new_sources {
+            self.clocks.entry(def.id).or_insert_with(|| SourceClock::new(def.id, round.now_ns, None));
+        }
+        let mut delta = Delta {
+            new_sources: round.new_sources,
+            new_partitions: round.new_partitions,
+            delivered: round.delivered,
+            ..Delta::default()
+        };
+        let mut entries: BTreeMap<SourceId, Vec<Entry>> = BTreeMap::new();
+        let mut statuses: BTreeMap<SourceId, Vec<PartStatus>> = BTreeMap::new();
+        for WorkerCut { cut, statuses: of_worker } in round.cuts {
+            for (source, status) in of_worker {
+                statuses.entry(source).or_default().push(status);
+            }
+            for (source, of_source) in cut.entries.into_iter().enumerate() {
+                entries.entry(SourceId(source as u16)).or_default().extend(of_source);
+            }
+            delta.parts.extend(cut.parts);
+            delta.names.extend(cut.names);
+            delta.keys.extend(cut.keys);
+            delta.dead_letters.extend(cut.dead_letters);
+        }
+        delta.parts.sort_by_key(|p| p.id);
+        delta.groups = entries.into_iter().flat_map(|(source, entries)| seal(source, entries)).collect();
+        self.advance(round.now_ns, &statuses, &mut delta);
+        self.retire(&mut delta);
+        delta
+    }
+
+    /// Moves the clocks to where the cuts stand.
+    fn advance(&mut self, now_ns: i64, statuses: &BTreeMap<SourceId, Vec<PartStatus>>, delta: &mut Delta) {
+        let read: BTreeSet<PartitionId> = delta.parts.iter().filter(|p| p.next > p.from).map(|p| p.id).collect();
+        for (source, clock) in &mut self.clocks {
+            if let Some(statuses) = statuses.get(source) {
+                clock.advance(now_ns, statuses.iter().any(|s| read.contains(&s.id)), statuses);
+            }
+            delta.sources.push(clock.cut());
+        }
+    }
+
+    /// Frees the announced slots that this commit does not use.
+    fn retire(&mut self, delta: &mut Delta) {
+        let Some((keys, names)) = self.retiring.take() else { return };
+        let used: BTreeSet<_> = delta.groups.iter().flat_map(|g| g.rows.iter().map(|r| r.key)).collect();
+        delta.retired_keys = self.registry.retire_keys(&keys, |key| used.contains(&key));
+        // A name stays while a key that was not freed after all shows it, or the Delta relies on it.
+        let freed: BTreeSet<_> = delta.retired_keys.iter().collect();
+        let kept = keys.iter().filter(|k| !freed.contains(&k.id)).flat_map(|k| [k.tenant, k.region]);
+        let needed: BTreeSet<_> = kept.chain(delta.names.iter().map(|n| n.id)).collect();
+        let names: Vec<NameDef> = names.into_iter().filter(|n| !needed.contains(&n.id)).collect();
+        delta.retired_names = self.registry.retire_names(&names);
+    }
+
+    /// Size and place of what waits for the disk, for messages.
+    pub fn stalled_bytes(&self) -> usize {
+        self.pending.as_ref().map_or(0, |(_, bytes)| bytes.len())
+    }
+}

@@ -1,0 +1,103 @@
+//! Larum's own metrics, made from the signal list.
+
+use larum_export::own;
+use larum_fold::Registry as Names;
+use larum_view::signals;
+use prometheus::{Gauge, Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+
+use crate::shared::Shared;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Handles of Larum's own metrics.
+pub struct OwnMetrics {
+    /// Where they are kept.
+    pub registry: Registry,
+    /// Commits by result.
+    pub commits: IntCounterVec,
+    /// Time of commits.
+    pub commit_seconds: Histogram,
+    /// Time from append to visible.
+    pub visible_seconds: Histogram,
+    /// Records between durable and end, by partition.
+    pub lag: IntGaugeVec,
+    /// Size of the store.
+    pub store_bytes: IntGauge,
+    /// Commits fail.
+    pub store_stalled: IntGauge,
+    /// Refused records by what became of them.
+    pub dead_letters: IntCounterVec,
+    /// Time of scrapes.
+    pub scrape_seconds: Histogram,
+    outbox_bytes: Gauge,
+    names_held: IntGaugeVec,
+    names_budget: IntGaugeVec,
+    names_refused: IntCounterVec,
+    client_errors: IntCounterVec,
+}
+
+impl OwnMetrics {
+    /// All of them, at 0.
+    ///
+    /// # Errors
+    /// A name is there twice, which a test would have shown.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let r = &registry;
+        Ok(OwnMetrics {
+            commits: own::counters(r, &signals::COMMITS)?,
+            commit_seconds: own::histogram(r, &signals::COMMIT_SECONDS)?,
+            visible_seconds: own::histogram(r, &signals::VISIBLE_SECONDS)?,
+            lag: own::int_gauges(r, &signals::LAG)?,
+            store_bytes: own::int_gauge(r, &signals::STORE_BYTES)?,
+            store_stalled: own::int_gauge(r, &signals::STORE_STALLED)?,
+            dead_letters: own::counters(r, &signals::DEAD_LETTERS)?,
+            scrape_seconds: own::histogram(r, &signals::SCRAPE_SECONDS)?,
+            outbox_bytes: own::gauge(r, &signals::OUTBOX_BYTES)?,
+            names_held: own::int_gauges(r, &signals::NAMES_HELD)?,
+            names_budget: own::int_gauges(r, &signals::NAMES_BUDGET)?,
+            names_refused: own::counters(r, &signals::NAMES_REFUSED)?,
+            client_errors: own::counters(r, &signals::CLIENT_ERRORS)?,
+            registry,
+        })
+    }
+
+    /// Takes over what other parts count in atomics of their own.
+    pub fn refresh(&self, shared: &Shared, names: Option<&Names>) {
+        let raise = |counters: &IntCounterVec, label: &str, to: u64| {
+            let counter = counters.with_label_values(&[label]);
+            counter.inc_by(to.saturating_sub(counter.get()));
+        };
+        let value = |atomic: &AtomicU64| atomic.load(Ordering::Relaxed);
+        raise(&self.dead_letters, "dropped", value(&shared.dead_letters_dropped));
+        raise(&self.client_errors, "transport", value(&shared.clients.transport));
+        raise(&self.client_errors, "authentication", value(&shared.clients.authentication));
+        raise(&self.client_errors, "other", value(&shared.clients.other));
+        self.outbox_bytes.set(value(&shared.outbox_bytes) as f64);
+        let Some(names) = names else { return };
+        use larum_aggregate::NameKind::{Region, Tenant};
+        let usages = [
+            ("tenant", names.usage(Tenant), names.budget(Tenant)),
+            ("region", names.usage(Region), names.budget(Region)),
+            ("key", names.key_usage(), names.key_budget()),
+        ];
+        for (kind, usage, budget) in usages {
+            self.names_held.with_label_values(&[kind]).set(usage.held() as i64);
+            self.names_budget.with_label_values(&[kind]).set(budget as i64);
+            raise(&self.names_refused, kind, usage.refused());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_own_metric_is_in_the_signal_list() {
+        let own = OwnMetrics::new().unwrap();
+        own.refresh(&Shared::default(), None);
+        for family in own.registry.gather() {
+            assert!(signals::SIGNALS.iter().any(|s| s.name == family.name()), "{}", family.name());
+        }
+    }
+}

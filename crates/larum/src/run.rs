@@ -1,0 +1,88 @@
+//! `larum run`: the endpoint, the engine, and an orderly end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use larum_export::http;
+
+use crate::config::Config;
+use crate::engine::{self, Handles, Opened};
+use crate::pages::LarumPages;
+
+/// An orderly end takes no longer than this.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// A running engine with its endpoint.
+pub struct Running {
+    /// What other threads may look at.
+    pub handles: Handles,
+    stop: Arc<AtomicBool>,
+    ended: tokio::sync::oneshot::Receiver<anyhow::Result<()>>,
+}
+
+/// Binds the endpoint and starts the engine in a thread of its own.
+///
+/// # Errors
+/// The address is taken, or a thread cannot be started.
+pub async fn start(config: Arc<Config>, opened: Opened) -> anyhow::Result<Running> {
+    let handles = Handles::new(&opened)?;
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("{} cannot be listened on; choose another --listen", config.listen))?;
+    let pages = LarumPages { handles: handles.clone(), windows: config.windows.clone() };
+    tokio::spawn(http::serve(listener, Arc::new(pages)));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ending, ended) = tokio::sync::oneshot::channel();
+    let (for_engine, asked_to_stop) = (handles.clone(), stop.clone());
+    std::thread::Builder::new()
+        .name("committer".to_string())
+        .spawn(move || {
+            let result = engine::run(config, opened, for_engine, &asked_to_stop);
+            // Nobody waits for it any more only when the process is ending anyway.
+            let _ = ending.send(result);
+        })
+        .context("the engine's thread cannot be started")?;
+    Ok(Running { handles, stop, ended })
+}
+
+impl Running {
+    /// Waits until the engine ends by itself.
+    ///
+    /// # Errors
+    /// Why it ended.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
+        (&mut self.ended).await.context("the engine died")?
+    }
+
+    /// Last commit, then the end.
+    ///
+    /// # Errors
+    /// The engine failed, or did not end in time.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        tokio::time::timeout(STOP_WITHIN, self.ended()).await.context("the last commit did not end in time")?
+    }
+}
+
+/// Runs until SIGTERM or SIGINT, then ends in order.
+///
+/// # Errors
+/// Something that going on cannot mend; the message says what to do.
+pub async fn run(config: Config, reset_state: bool) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let config = Arc::new(config);
+    let opened = engine::open(&config, reset_state)?;
+    let mut running = start(config.clone(), opened).await?;
+    tracing::info!(listen = %config.listen, state = %config.state.display(), "serving /metrics");
+    tokio::select! {
+        result = running.ended() => return result,
+        _ = terminate.recv() => tracing::info!("SIGTERM: one last commit"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: one last commit"),
+    }
+    running.stop().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
