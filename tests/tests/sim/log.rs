@@ -1,0 +1,219 @@
+//! The model log and the naive recount: plain loops over plain records, nothing of the core.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+
+pub const S: i64 = 1_000_000_000;
+
+/// An event as the generator of the simulation made it.
+#[derive(Clone, Debug)]
+pub struct Ev {
+    pub time_ns: i64,
+    pub kind: &'static str,
+    pub op: &'static str,
+    pub tenant: String,
+    pub region: Option<&'static str>,
+    pub outcome: &'static str,
+    pub reason: &'static str,
+    pub latency_ns: Option<u64>,
+    pub count: u64,
+}
+
+/// What stands at an offset.
+#[derive(Clone, Debug)]
+pub enum Body {
+    Event(Ev),
+    Bad,
+    Tombstone,
+    /// A control record, or one that was compacted.
+    Absent,
+}
+
+#[derive(Clone, Debug)]
+pub struct Rec {
+    pub append_ns: i64,
+    pub body: Body,
+    pub bytes: Vec<u8>,
+}
+
+/// How the core should have judged a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    pub tick: i64,
+    pub timing: &'static str,
+    /// Time by which it counts in panes.
+    pub pane_time_ns: i64,
+}
+
+/// Totals by texts.
+pub type Totals = BTreeMap<Vec<String>, u64>;
+
+/// One partition; LogAppendTime.
+#[derive(Clone, Debug, Default)]
+pub struct Partition {
+    pub records: Vec<Rec>,
+    pub start: i64,
+    pub origin: i64,
+}
+
+const TENANTS: [&str; 5] = ["acme", "globex", "initech", "umbrella", "hooli"];
+const REASONS: [&str; 4] = ["none", "bad_credentials", "timeout", "rate_limited"];
+
+/// A random record appended at `now_ns`.
+pub fn random(rng: &mut Rng, now_ns: i64, minted: bool) -> Rec {
+    let bad = |bytes: Vec<u8>| Rec { append_ns: now_ns, body: Body::Bad, bytes };
+    match rng.u8(..100) {
+        0..3 => return bad(b"{\"time\":1773480000".to_vec()),
+        3 => return bad(vec![0xff, 0xfe, rng.u8(..)]),
+        4..6 => return Rec { append_ns: now_ns, body: Body::Tombstone, bytes: Vec::new() },
+        6..9 => return Rec { append_ns: now_ns, body: Body::Absent, bytes: Vec::new() },
+        _ => {}
+    }
+    let behind_ms = match rng.u8(..100) {
+        0..70 => rng.i64(0..2_000),
+        70..80 => rng.i64(0..90_000),
+        80..88 => rng.i64(0..900_000),
+        88..91 => rng.i64(0..30_000_000),
+        91..97 => -rng.i64(0..70_000),
+        _ => -rng.i64(0..80_000_000),
+    };
+    let kind = ["login", "login", "token", "token", "change"][rng.usize(..5)];
+    let tenant = match minted && rng.bool() {
+        true => format!("minted-{}", rng.u32(..1000)),
+        false => TENANTS[rng.usize(..5)].to_string(),
+    };
+    let event = Ev {
+        time_ns: now_ns - behind_ms * 1_000_000,
+        kind,
+        op: if kind == "token" { ["issue", "refresh", "other"][rng.usize(..3)] } else { "other" },
+        tenant,
+        region: [None, Some("eu"), Some("us")][rng.usize(..3)],
+        outcome: ["success", "failure", "denied"][rng.usize(..3)],
+        reason: REASONS[rng.usize(..4)],
+        latency_ns: rng.bool().then(|| rng.u64(..3_000_000_000)),
+        count: if rng.u8(..) < 10 { rng.u64(2..50) } else { 1 },
+    };
+    let bytes = json(&event).into_bytes();
+    Rec { append_ns: now_ns, body: Body::Event(event), bytes }
+}
+
+fn json(e: &Ev) -> String {
+    let mut text = format!(r#"{{"time":{},"kind":"{}","op":"{}","#, e.time_ns, e.kind, e.op);
+    if e.kind == "change" {
+        text += r#""change":{"id":"c1"},"#;
+    }
+    if let Some(region) = e.region {
+        text += &format!(r#""region":"{region}","#);
+    }
+    if e.reason != "none" {
+        text += &format!(r#""reason":"{}","#, e.reason);
+    }
+    if let Some(ns) = e.latency_ns {
+        text += &format!(r#""latency_ms":{}.{:06},"#, ns / 1_000_000, ns % 1_000_000);
+    }
+    text + &format!(r#""count":{},"tenant":"{}","outcome":"{}"}}"#, e.count, e.tenant, e.outcome)
+}
+
+impl Partition {
+    pub fn end(&self) -> i64 {
+        self.records.len() as i64
+    }
+
+    /// Offset after the last record that a reader gets.
+    pub fn at(&self, offset: i64) -> &Rec {
+        &self.records[offset as usize]
+    }
+
+    /// Judges every record from the start on, one after the other.
+    pub fn judge(&self) -> Vec<(i64, Judged)> {
+        let mut watermark: Option<i64> = None;
+        let mut judged = Vec::new();
+        for offset in self.start..self.end() {
+            let rec = self.at(offset);
+            let (mut timing, mut pane_time_ns) = ("", 0);
+            if let Body::Event(event) = &rec.body {
+                let before = watermark.unwrap_or(i64::MIN);
+                (timing, pane_time_ns) = if event.time_ns > rec.append_ns + 60 * S {
+                    ("skewed", rec.append_ns)
+                } else if before != i64::MIN && event.time_ns < before - 60 * S {
+                    ("late", event.time_ns)
+                } else {
+                    ("on_time", event.time_ns)
+                };
+                let seen = event.time_ns.min(rec.append_ns);
+                watermark = Some(watermark.map_or(seen, |w| w.max(seen)));
+            }
+            let tick = watermark.map_or(0, |w| w / S);
+            judged.push((offset, Judged { tick, timing, pane_time_ns }));
+        }
+        judged
+    }
+
+    /// Adds the totals of offsets from the origin up to `next`.
+    pub fn add_totals(&self, next: i64, totals: &mut Totals) {
+        for offset in self.origin..next {
+            let Body::Event(e) = &self.at(offset).body else { continue };
+            if let Some(labels) = labels(e) {
+                *totals.entry(labels).or_default() += e.count;
+            }
+        }
+    }
+
+    /// Adds what a window from `start_s` to the end of the pane that holds `end_s` counts of offsets up to `next`.
+    pub fn add_window(&self, judged: &[(i64, Judged)], next: i64, start_s: i64, end_s: i64, totals: &mut Totals) {
+        let (from, to) = (start_s * S, (end_s / 10 + 1) * 10 * S);
+        for (offset, judged) in judged.iter().filter(|j| j.0 < next) {
+            let Body::Event(e) = &self.at(*offset).body else { continue };
+            let Some(labels) = labels(e) else { continue };
+            if (from..to).contains(&judged.pane_time_ns) {
+                *totals.entry(labels).or_default() += e.count;
+            }
+        }
+    }
+
+    /// Records of each sort from the origin up to `next`: decoded, rejected, skipped, absent.
+    pub fn records(&self, next: i64) -> [u64; 4] {
+        let mut counts = [0; 4];
+        for offset in self.origin..next {
+            counts[match self.at(offset).body {
+                Body::Event(_) => 0,
+                Body::Bad => 1,
+                Body::Tombstone => 2,
+                Body::Absent => 3,
+            }] += 1;
+        }
+        counts
+    }
+
+    /// Events of each timing from the origin up to `next`: on time, late, skewed.
+    pub fn timings(&self, judged: &[(i64, Judged)], next: i64) -> [u64; 3] {
+        let counted = judged.iter().filter(|j| (self.origin..next).contains(&j.0));
+        let count = |timing| counted.clone().filter(|j| j.1.timing == timing).count() as u64;
+        [count("on_time"), count("late"), count("skewed")]
+    }
+
+    /// Latencies from the origin up to `next`: (count, sum in ns), weighed.
+    pub fn latencies(&self, next: i64) -> (u64, u128) {
+        let mut sums = (0, 0);
+        for offset in self.origin..next {
+            if let Body::Event(Ev { kind: "login" | "token", latency_ns: Some(ns), count, .. }) = &self.at(offset).body
+            {
+                sums.0 += count;
+                sums.1 += u128::from(*ns) * u128::from(*count);
+            }
+        }
+        sums
+    }
+}
+
+/// What an event is counted by.
+fn labels(e: &Ev) -> Option<Vec<String>> {
+    let op = match e.kind {
+        "login" => "login",
+        "token" => e.op,
+        _ => return None,
+    };
+    let labels = [e.tenant.as_str(), e.region.unwrap_or("unknown"), op, e.outcome, e.reason];
+    Some(labels.map(String::from).to_vec())
+}

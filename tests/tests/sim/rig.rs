@@ -1,0 +1,513 @@
+//! The core under test: workers and keeper as the program wires them, one thread, model time, model disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, RwLock};
+
+use fastrand::Rng;
+use larum::durable::{Durable, resume};
+use larum::keeper::{Committed, Keeper, Round, WorkerCut};
+use larum_aggregate::time::WINDOWS;
+use larum_aggregate::{Cover, Delta, PartitionId, PartitionStart, SourceDef, SourceId};
+use larum_event::{CodeParts, Kind, Limits};
+use larum_fold::{Budgets, DeadLetters, PartStatus, Record, Registry, SourcePolicy, Worker};
+use larum_store::{Builder, Store, StoreLimits, configure};
+use larum_view::View;
+
+use super::disk::ModelDisk;
+use super::log::{Body, Judged, Partition, S, Totals, random};
+
+/// Something done wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The disk says that it synced, and did not.
+    VisibleBeforeDurable,
+    /// The last commit comes back with its offsets and without its aggregates.
+    OffsetBeforeDelta,
+    /// The last commit is applied twice.
+    AppliedTwice,
+    /// The last commit comes back without its dead letters.
+    LetterLost,
+}
+
+const SOURCE: SourceId = SourceId(0);
+const LETTERS: DeadLetters = DeadLetters::Keep { record_bytes_max: 1000 };
+
+struct SimWorker {
+    worker: Worker,
+    /// Partition of each slot.
+    parts: Vec<usize>,
+}
+
+/// The whole system.
+pub struct Rig {
+    rng: Rng,
+    fault: Option<Fault>,
+    now_ns: i64,
+    log: Vec<Partition>,
+    /// Last reported end of each partition and when.
+    ends: Vec<Option<(i64, i64)>>,
+    /// Partitions whose broker is silent until then.
+    stuck_until_ns: Vec<i64>,
+    policy: SourcePolicy,
+    minted: bool,
+    disk: ModelDisk,
+    workers: Vec<SimWorker>,
+    keeper: Keeper,
+    durable: Arc<RwLock<Durable>>,
+    delivered: BTreeSet<(PartitionId, i64)>,
+    to_deliver: Vec<(PartitionId, i64)>,
+    /// Totals and offsets that were visible last.
+    seen: (Totals, Vec<i64>),
+    commits: u64,
+}
+
+fn open(disk: &ModelDisk) -> (Store, larum_store::Recovered) {
+    let disk = disk.clone();
+    let opener =
+        Box::new(move || configure(&mut Builder::new()).set_cache_size(1 << 20).create_with_backend(disk.clone()));
+    let limits = StoreLimits { log_bytes_max: 5_000, snapshot_chunks_per_commit: 1 };
+    Store::open_with(opener, "model disk", limits).unwrap()
+}
+
+impl Rig {
+    /// A rig whose every decision follows from `seed`.
+    pub fn new(seed: u64, fault: Option<Fault>) -> Rig {
+        let mut rng = Rng::with_seed(seed);
+        let partitions = rng.usize(1..4);
+        let disk = ModelDisk::default();
+        if fault == Some(Fault::VisibleBeforeDurable) {
+            disk.lie();
+        }
+        let (store, _) = open(&disk);
+        let durable = Arc::new(RwLock::new(Durable::default()));
+        let minted = seed % 5 == 4;
+        let registry = Arc::new(Registry::new(budgets(minted), (1, 2), &[], &[], (0, 0)));
+        let now_ns = 1_773_480_000 * S + rng.i64(0..1000) * S / 7;
+        let keeper = Keeper::new(store, b"model".to_vec(), durable.clone(), registry.clone(), now_ns);
+        let policy = SourcePolicy { delay_s: if rng.bool() { 0 } else { rng.u32(..120) }, ..SourcePolicy::default() };
+        let mut rig = Rig {
+            log: vec![Partition::default(); partitions],
+            ends: vec![None; partitions],
+            stuck_until_ns: vec![0; partitions],
+            seen: (Totals::new(), vec![0; partitions]),
+            rng,
+            fault,
+            now_ns,
+            policy,
+            minted,
+            disk,
+            workers: Vec::new(),
+            keeper,
+            durable,
+            delivered: BTreeSet::new(),
+            to_deliver: Vec::new(),
+            commits: 0,
+        };
+        rig.first_start();
+        rig.assign(registry);
+        rig
+    }
+
+    /// Sometimes there is history: warm-up begins at `start`, totals at `origin`.
+    fn first_start(&mut self) {
+        if self.rng.bool() {
+            self.fill(60);
+        }
+        let mut round = Round { now_ns: self.now_ns, ..Round::default() };
+        round.new_sources = vec![SourceDef { id: SOURCE, name: "model".into(), delay_s: self.policy.delay_s }];
+        for (at, partition) in self.log.iter_mut().enumerate() {
+            partition.origin = self.rng.i64(0..=partition.end());
+            partition.start = self.rng.i64(0..=partition.origin);
+            round.new_partitions.push(PartitionStart {
+                id: PartitionId(at as u32),
+                source: SOURCE,
+                topic: "t".into(),
+                topic_id: None,
+                partition: at as i32,
+                start: partition.start,
+                origin: partition.origin,
+                cover: Cover::Birth,
+            });
+        }
+        self.keeper.commit(round).unwrap();
+        self.seen.1 = self.log.iter().map(|p| p.start).collect();
+    }
+
+    /// Appends records without anybody reading.
+    pub fn fill(&mut self, records: usize) {
+        for _ in 0..records {
+            self.now_ns += self.rng.i64(0..400) * 1_000_000;
+            let at = self.rng.usize(..self.log.len());
+            let record = random(&mut self.rng, self.now_ns, self.minted);
+            self.log[at].records.push(record);
+        }
+    }
+
+    /// New workers share the partitions in some way.
+    fn assign(&mut self, registry: Arc<Registry>) {
+        let count = self.rng.usize(1..4);
+        let new = || SimWorker { worker: Worker::new(registry.clone(), Limits::default(), 1), parts: Vec::new() };
+        self.workers = (0..count).map(|_| new()).collect();
+        let durable = self.durable.read().unwrap();
+        for view in durable.view.partitions() {
+            let worker = &mut self.workers[self.rng.usize(..count)];
+            worker.worker.add(resume(view), self.policy.clone());
+            worker.parts.push(view.start.id.0 as usize);
+        }
+    }
+
+    /// Does something.
+    pub fn step(&mut self) -> Result<(), String> {
+        match self.rng.u8(..100) {
+            0..30 => {
+                let records = self.rng.usize(1..25);
+                self.fill(records);
+            }
+            30..60 => self.read(),
+            60..70 => self.report_ends(),
+            70..88 => return self.commit(),
+            88..92 => return self.crash(),
+            92..95 => {
+                // It dies somewhere within a commit.
+                self.disk.fail_after(Some(self.rng.u64(..60)));
+                self.round().ok();
+                return self.crash();
+            }
+            95..97 => return self.full_disk(),
+            97 => self.now_ns += self.rng.i64(1..200) * S,
+            98 => {
+                let at = self.rng.usize(..self.log.len());
+                self.stuck_until_ns[at] = self.now_ns + self.rng.i64(1..60) * S;
+            }
+            _ => self.now_ns += self.rng.i64(0..8) * 3600 * S,
+        }
+        Ok(())
+    }
+
+    /// Some worker reads some of some partition, now and then from before where it stands.
+    fn read(&mut self) {
+        let worker = self.rng.usize(..self.workers.len());
+        if self.workers[worker].parts.is_empty() {
+            return;
+        }
+        let slot = self.rng.usize(..self.workers[worker].parts.len());
+        let records = self.rng.i64(1..60);
+        self.read_some(worker, slot, records);
+    }
+
+    fn read_some(&mut self, worker: usize, slot: usize, records: i64) {
+        let SimWorker { worker, parts } = &mut self.workers[worker];
+        let at = parts[slot];
+        if self.stuck_until_ns[at] > self.now_ns {
+            return;
+        }
+        let partition = &self.log[at];
+        let next = worker.state(slot).next;
+        let from = if self.rng.u8(..) < 20 { (next - 5).max(partition.start) } else { next };
+        let to = (from + records).min(partition.end());
+        for offset in from..to {
+            let rec = partition.at(offset);
+            let value = match rec.body {
+                Body::Absent => continue,
+                Body::Tombstone => None,
+                _ => Some(rec.bytes.as_slice()),
+            };
+            worker.record(slot, Record { offset, append_ns: rec.append_ns, value }, self.now_ns, LETTERS);
+        }
+        if to == partition.end() {
+            worker.pass(slot, to);
+        }
+    }
+
+    fn report_ends(&mut self) {
+        for (at, partition) in self.log.iter().enumerate() {
+            if self.stuck_until_ns[at] <= self.now_ns {
+                self.ends[at] = Some((partition.end(), self.now_ns));
+            }
+        }
+    }
+
+    fn cuts(&mut self) -> Vec<WorkerCut> {
+        let mut cuts = Vec::new();
+        for SimWorker { worker, parts } in &mut self.workers {
+            let mut statuses = Vec::new();
+            for (slot, at) in parts.iter().enumerate() {
+                let reached = |(end, asked_ns)| worker.state(slot).next >= end && self.now_ns - asked_ns <= 2 * S;
+                let live = self.ends[*at].is_some_and(reached);
+                if live {
+                    worker.live(slot, self.now_ns);
+                }
+                let watermark_ns = worker.state(slot).watermark_ns;
+                let id = PartitionId(*at as u32);
+                statuses.push((SOURCE, PartStatus { id, watermark_ns, live, held: false }));
+            }
+            cuts.push(WorkerCut { cut: worker.cut(false), statuses });
+        }
+        cuts
+    }
+
+    fn round(&mut self) -> Result<Committed, larum_store::StoreError> {
+        let cuts = self.cuts();
+        let delivered = std::mem::take(&mut self.to_deliver);
+        self.keeper.commit(Round { now_ns: self.now_ns, cuts, delivered, ..Round::default() })
+    }
+
+    fn commit(&mut self) -> Result<(), String> {
+        let tick_before = self.tick();
+        self.round().map_err(|error| format!("commit: {error}"))?;
+        self.commits += 1;
+        self.deliver_some();
+        self.check(self.commits.is_multiple_of(8), tick_before != self.tick())
+    }
+
+    /// The dead-letter topic takes some letters; one may be taken twice.
+    fn deliver_some(&mut self) {
+        let durable = self.durable.read().unwrap();
+        for letter in durable.outbox.letters() {
+            if self.rng.bool() {
+                let rec = self.log[letter.partition.0 as usize].at(letter.offset);
+                assert_eq!(letter.payload, rec.bytes, "a dead letter keeps its bytes");
+                self.delivered.insert((letter.partition, letter.offset));
+                self.to_deliver.push((letter.partition, letter.offset));
+            }
+        }
+    }
+
+    fn full_disk(&mut self) -> Result<(), String> {
+        self.disk.set_full(true);
+        let first = self.round();
+        for _ in 0..self.rng.u8(..3) {
+            if self.keeper.is_stalled() && self.keeper.retry().is_ok() {
+                return Err("a full disk took a commit".into());
+            }
+        }
+        self.disk.set_full(false);
+        if let Err(error) = first {
+            if !error.is_temporary() {
+                return Err(format!("a full disk is no damage: {error}"));
+            }
+            self.check(false, false)?;
+            self.keeper.retry().map_err(|error| format!("space returned, but: {error}"))?;
+        }
+        self.check(true, false)
+    }
+
+    /// Everything in memory is gone; the disk keeps what it keeps.
+    fn crash(&mut self) -> Result<(), String> {
+        self.disk = self.disk.crash(&mut self.rng);
+        let (store, mut recovered) = open(&self.disk);
+        self.spoil(&mut recovered.commits);
+        let durable = Durable::recover(recovered.snapshot.as_deref(), &recovered.commits);
+        let durable = durable.map_err(|error| format!("recovery: {error}"))?;
+        let (names, keys): (Vec<_>, Vec<_>) =
+            (durable.view.names().cloned().collect(), durable.view.keys().map(|k| k.def).collect());
+        let registry = Registry::new(budgets(self.minted), (1, 2), &names, &keys, durable.view.next_ids());
+        let registry = Arc::new(registry);
+        self.durable = Arc::new(RwLock::new(durable));
+        let identity = recovered.identity.unwrap_or_default();
+        self.keeper = Keeper::new(store, identity, self.durable.clone(), registry.clone(), self.now_ns);
+        self.to_deliver.clear();
+        self.assign(registry);
+        self.check(true, false)
+    }
+
+    /// The deliberate faults that happen at recovery.
+    fn spoil(&self, commits: &mut Vec<Vec<u8>>) {
+        let Some(last) = commits.last().cloned() else { return };
+        let mut delta = Delta::decode(&last).unwrap();
+        match self.fault {
+            Some(Fault::OffsetBeforeDelta) => delta.groups.clear(),
+            Some(Fault::LetterLost) => delta.dead_letters.clear(),
+            Some(Fault::AppliedTwice) => return commits.push(last),
+            _ => return,
+        }
+        let at = commits.len() - 1;
+        commits[at] = delta.encode();
+    }
+
+    fn tick(&self) -> Option<u32> {
+        self.durable.read().unwrap().view.source(SOURCE).and_then(|s| s.tick)
+    }
+
+    /// Compares what is visible with the recount of exactly its offsets; nothing may have gone back.
+    fn check(&mut self, thorough: bool, ticked: bool) -> Result<(), String> {
+        let durable = self.durable.clone();
+        let durable = durable.read().unwrap();
+        let view = &durable.view;
+        let next: Vec<i64> = view.partitions().map(|p| p.visible_next).collect();
+        if next.len() != self.log.len() || next.iter().zip(&self.seen.1).any(|(now, before)| now < before) {
+            return Err(format!("visible offsets went back: {:?} to {next:?}", self.seen.1));
+        }
+        let totals = totals(view);
+        for (labels, before) in &self.seen.0 {
+            if totals.get(labels).is_none_or(|now| now < before) {
+                return Err(format!("{labels:?} went back from {before} to {:?}", totals.get(labels)));
+            }
+        }
+        if thorough {
+            self.recount(view, &next, &totals)?;
+        }
+        if ticked {
+            self.check_ticks(view, &next)?;
+        }
+        self.seen = (totals, next);
+        Ok(())
+    }
+
+    fn recount(&self, view: &View, next: &[i64], totals: &Totals) -> Result<(), String> {
+        let mut want = Totals::new();
+        let mut want_latencies = (0, 0);
+        for (partition, (next, view)) in self.log.iter().zip(next.iter().zip(view.partitions())) {
+            partition.add_totals(*next, &mut want);
+            let sums = partition.latencies(*next);
+            want_latencies = (want_latencies.0 + sums.0, want_latencies.1 + sums.1);
+            let t = &view.tally;
+            let records = [t.decoded, t.rejected_total(), t.skipped, t.absent];
+            same("records", records, partition.records(*next))?;
+            same("timings", [t.on_time, t.late, t.skewed], partition.timings(&partition.judge(), *next))?;
+            same("conserved", view.is_conserved(), true)?;
+        }
+        same("totals", self.comparable(totals), self.comparable(&want))?;
+        let histograms = view.keys().flat_map(|k| k.histograms().map(|h| h.1.clone()).collect::<Vec<_>>());
+        let (mut count, mut sum_ns) = (0, 0);
+        for histogram in histograms {
+            count += histogram.buckets.iter().map(|b| b.1).sum::<u64>();
+            sum_ns += histogram.sum_ns;
+        }
+        same("latencies", (count, sum_ns), want_latencies)?;
+        self.recount_windows(view, next)
+    }
+
+    fn recount_windows(&self, view: &View, next: &[i64]) -> Result<(), String> {
+        let Some(end_s) = view.source(SOURCE).and_then(|s| s.window_end_s()) else { return Ok(()) };
+        let judged: Vec<Vec<(i64, Judged)>> = self.log.iter().map(Partition::judge).collect();
+        for window in WINDOWS {
+            let span_s = i64::from(window.span_s);
+            let step_s = if span_s <= 300 {
+                10
+            } else if span_s <= 3600 {
+                60
+            } else {
+                600
+            };
+            let start_s = (i64::from(end_s) + 1 - span_s) / step_s * step_s;
+            let mut want = Totals::new();
+            for ((partition, judged), next) in self.log.iter().zip(&judged).zip(next) {
+                partition.add_window(judged, *next, start_s, i64::from(end_s), &mut want);
+            }
+            let mut got = Totals::new();
+            for key in view.keys() {
+                for (code, count) in key.window(window, end_s).codes {
+                    *got.entry(labels(view, key, code)).or_default() += count;
+                }
+            }
+            same(&format!("window {}", window.name()), self.comparable(&got), self.comparable(&want))?;
+        }
+        Ok(())
+    }
+
+    /// Right after a tick was applied, everything durable up to it is visible.
+    fn check_ticks(&self, view: &View, next: &[i64]) -> Result<(), String> {
+        let Some(tick) = view.source(SOURCE).and_then(|s| s.tick) else { return Ok(()) };
+        for ((partition, next), view) in self.log.iter().zip(next).zip(view.partitions()) {
+            let waiting = partition.judge().into_iter().find(|j| j.0 >= *next && j.0 < view.next);
+            if let Some((offset, judged)) = waiting.filter(|(_, j)| j.tick <= i64::from(tick)) {
+                return Err(format!("offset {offset} of tick {} is not visible at tick {tick}", judged.tick));
+            }
+        }
+        Ok(())
+    }
+
+    /// With minted names over the budget, tenants are not told apart.
+    fn comparable(&self, totals: &Totals) -> Totals {
+        if !self.minted {
+            return totals.clone();
+        }
+        let mut sums = Totals::new();
+        for (labels, count) in totals {
+            *sums.entry(labels[1..].to_vec()).or_default() += count;
+        }
+        sums
+    }
+
+    /// Reads everything, waits, and compares for the last time.
+    pub fn finish(&mut self) -> Result<(), String> {
+        self.crash()?;
+        for _ in 0..400 {
+            self.now_ns += S / 2;
+            self.stuck_until_ns.fill(0);
+            for worker in 0..self.workers.len() {
+                for slot in 0..self.workers[worker].parts.len() {
+                    self.read_some(worker, slot, 500);
+                }
+            }
+            self.report_ends();
+            self.commit()?;
+            if self.log.iter().zip(&self.seen.1).all(|(p, next)| p.end() == *next) {
+                break;
+            }
+        }
+        same("visible", self.seen.1.clone(), self.log.iter().map(Partition::end).collect())?;
+        self.check(true, true)?;
+        let durable = self.durable.read().unwrap();
+        let kept: BTreeSet<_> = durable.outbox.letters().map(|l| (l.partition, l.offset)).collect();
+        for (at, partition) in self.log.iter().enumerate() {
+            for offset in partition.origin..partition.end() {
+                let place = (PartitionId(at as u32), offset);
+                let bad = matches!(partition.at(offset).body, Body::Bad);
+                if bad != (kept.contains(&place) || self.delivered.contains(&place)) {
+                    return Err(format!("dead letter of {place:?}: expected {bad}"));
+                }
+            }
+        }
+        same("violations", durable.view.tiling_violations, 0)
+    }
+
+    /// Nobody is ever live and no time passes: ticks follow from the log alone.
+    pub fn read_from_behind(&mut self) -> Result<(), String> {
+        let ticks: Vec<BTreeMap<i64, i64>> = self.log.iter().map(ends_of_ticks).collect();
+        for _ in 0..150 {
+            match self.rng.u8(..10) {
+                0..6 => self.read(),
+                6..9 => self.commit()?,
+                _ => self.crash()?,
+            }
+            let Some(tick) = self.tick() else { continue };
+            for (at, ends) in ticks.iter().enumerate() {
+                let want = ends.range(..=i64::from(tick)).next_back().map_or(self.log[at].start, |e| *e.1);
+                same(&format!("end of tick {tick} in partition {at}"), self.seen.1[at], want)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where each tick ends.
+fn ends_of_ticks(partition: &Partition) -> BTreeMap<i64, i64> {
+    partition.judge().into_iter().map(|(offset, judged)| (judged.tick, offset + 1)).collect()
+}
+
+fn budgets(minted: bool) -> Budgets {
+    Budgets { tenants: if minted { 12 } else { 1000 }, ..Budgets::default() }
+}
+
+fn labels(view: &View, key: &larum_view::KeyView, code: larum_event::Code) -> Vec<String> {
+    let CodeParts { kind, op, outcome, reason } = code.parts();
+    let op = if kind == Kind::Login { "login" } else { op.as_str() };
+    let (tenant, region) = (view.name(key.def.tenant), view.name(key.def.region));
+    [tenant, region, op, outcome.as_str(), reason.as_str()].map(String::from).to_vec()
+}
+
+fn totals(view: &View) -> Totals {
+    let mut totals = Totals::new();
+    for key in view.keys() {
+        for (code, count) in key.codes() {
+            *totals.entry(labels(view, key, code)).or_default() += count;
+        }
+    }
+    totals
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, want: T) -> Result<(), String> {
+    if got == want { Ok(()) } else { Err(format!("{what}:\ngot  {got:?}\nwant {want:?}")) }
+}
