@@ -1,1 +1,86 @@
-//! Shared parts of the benches.
+//! Shared parts of the benches: clocks, medians, the reference load, the program as a child.
+#![allow(clippy::disallowed_methods, reason = "benches measure time")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use larum_load::{Generator, Profile};
+
+/// Interleaved repetitions of the in-memory benches.
+pub const REPETITIONS: usize = 9;
+
+/// The reference load: 10,000 tenants by Zipf 1.05, 12 regions, one well-formed JSON event a record, about 400 B each,
+/// 70 % RFC 3339 Z, 10 % with offset, 20 % epoch ms, 4 key orders, 5 % with blanks, some escapes.
+pub fn reference_profile() -> Profile {
+    Profile {
+        seed: 1,
+        tenants: 10_000,
+        regions: 12,
+        zipf: 1.05,
+        events_per_second: 20_000.0,
+        malformed_share: 0.0,
+        ..Profile::default()
+    }
+}
+
+/// So many records of the reference load with their append times, Unix ns.
+///
+/// # Errors
+/// The profile is out of range.
+pub fn reference_load(records: usize) -> anyhow::Result<Vec<(Vec<u8>, i64)>> {
+    let mut generator = Generator::new(reference_profile())?;
+    let mut load = Vec::with_capacity(records);
+    for _ in 0..records {
+        let record = generator.next_record();
+        load.push((record.bytes.to_vec(), record.due_ns));
+    }
+    Ok(load)
+}
+
+/// How long `work` takes.
+pub fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let began = Instant::now();
+    let result = work();
+    (began.elapsed(), result)
+}
+
+/// Now, for benches with a story of their own.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Median of some figures.
+pub fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Least of some figures.
+pub fn least(figures: &[f64]) -> f64 {
+    figures.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// Where the `larum` program is; `benches/bar` builds it.
+///
+/// # Errors
+/// It is not there.
+pub fn larum() -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("LARUM_BIN").map(PathBuf::from);
+    let path = path.unwrap_or_else(|| "target/release/larum".into());
+    anyhow::ensure!(path.exists(), "{} is missing: run benches/bar, which builds it", path.display());
+    Ok(path)
+}
+
+/// A page of a running program, if it answers.
+pub fn page(port: u16, path: &str) -> Option<(u16, String)> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(60)))
+        .http_status_as_error(false)
+        .proxy(None)
+        .build()
+        .into();
+    let mut answer = agent.get(format!("http://127.0.0.1:{port}{path}")).call().ok()?;
+    let text = answer.body_mut().with_config().limit(1 << 30).read_to_string().ok()?;
+    Some((answer.status().as_u16(), text))
+}

@@ -25,7 +25,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Any 16 bytes in base64 do; every broker has its own folder and ports.
-const CLUSTER_ID: &str = "bGFydW0tdGVzdHMtbm9kZQ";
+const CLUSTER_ID_BEGIN: &str = "bGFydW0tdGVzdH";
 /// One combined node with single replicas. No retention but what a topic chooses: records with old timestamps would go
 /// at once. A short broker session: without it the start after kill -9 takes 12 s instead of 5.
 const SETTINGS: &str = "
@@ -85,7 +85,9 @@ impl Kafka {
         let [brokers, controller] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
         fs::write(dir.path().join("server.properties"), properties(&brokers, &controller, dir.path()))
             .context("cannot write server.properties")?;
-        let format = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"];
+        // Each broker is a cluster of its own, with an id of its own.
+        let cluster_id = format!("{CLUSTER_ID_BEGIN}{:08x}", fastrand::u32(..));
+        let format = ["kafka.tools.StorageTool", "format", "-t", &cluster_id, "-c"];
         run("java", java_args(&[], &format, dir.path())?, "").context("cannot format Kafka's storage")?;
         let child = spawn_broker(&jvm, dir.path(), &brokers)?;
         let admin = client(&brokers).create().context("cannot create the admin client")?;

@@ -33,6 +33,8 @@ impl TextWriter {
     fn begin(&mut self) {
         if let Some(signal) = self.header.take() {
             let kind = match signal.kind {
+                // Linters keep the label `quantile` for summaries, which this is not, and for what has no type.
+                SignalType::Gauge if signal.labels.contains(&"quantile") => "untyped",
                 SignalType::Counter => "counter",
                 SignalType::Gauge => "gauge",
                 SignalType::Histogram => "histogram",

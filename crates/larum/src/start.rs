@@ -1,10 +1,13 @@
 //! Where partitions begin: fixed once, before the first poll, and committed.
 
+use larum_aggregate::time::SECOND_NS;
 use larum_aggregate::{Cover, PartitionId, PartitionStart, SourceDef, SourceId};
 use larum_kafka::{KafkaError, Watcher};
 use larum_view::View;
 
 use crate::config::{Config, StartAt};
+
+const MINUTE_NS: i64 = 60 * SECOND_NS;
 
 /// What a commit must fix before anything is read.
 #[derive(Debug, Default)]
@@ -114,13 +117,17 @@ fn first_start(
     now_ns: i64,
 ) -> Result<Vec<Start>, KafkaError> {
     let places: Vec<(String, i32)> = partitions.iter().map(|p| (topic.to_string(), *p)).collect();
-    let warm_up_ns = config.warm_up.as_nanos() as i64;
+    // A little more than asked for, in whole minutes: then a window as long as the warm-up is whole from the first tick on.
+    let back_to = |time_ns: i64| {
+        let exact_ns = time_ns - config.warm_up.as_nanos() as i64;
+        if config.warm_up.is_zero() { exact_ns } else { (exact_ns - 10 * SECOND_NS).div_euclid(MINUTE_NS) * MINUTE_NS }
+    };
     let at = |time_ns: i64| watcher.at_time(&places, time_ns.div_euclid(1_000_000));
     let mut starts = Vec::new();
     let (origins, since_ns) = match config.start_at {
         StartAt::Earliest => (None, None),
-        StartAt::End => (None, Some(now_ns - warm_up_ns)),
-        StartAt::Time(time_ns) => (Some(at(time_ns)?), Some(time_ns - warm_up_ns)),
+        StartAt::End => (None, Some(back_to(now_ns))),
+        StartAt::Time(time_ns) => (Some(at(time_ns)?), Some(back_to(time_ns))),
     };
     let warm = since_ns.map(at).transpose()?;
     for place in &places {

@@ -26,8 +26,6 @@ struct State {
     fails_after: Option<u64>,
     /// Writes fail: the disk is full.
     full: bool,
-    /// Syncs say yes and do nothing.
-    lies: bool,
     /// Handles from before the last crash belong to a dead process: they do nothing any more.
     boots: u64,
 }
@@ -77,11 +75,6 @@ impl ModelDisk {
     /// Writes fail from now on, or no longer.
     pub fn set_full(&self, full: bool) {
         self.state.lock().unwrap().full = full;
-    }
-
-    /// Syncs lie from now on.
-    pub fn lie(&self) {
-        self.state.lock().unwrap().lies = true;
     }
 
     /// Power loss: of what was not synced, some is there, some is not, some is torn. Gives the disk as the next process
@@ -134,9 +127,6 @@ impl StorageBackend for ModelDisk {
     fn sync_data(&self) -> Result<(), Error> {
         let mut state = self.state.lock().unwrap();
         state.count(self.boot)?;
-        if state.lies {
-            return Ok(());
-        }
         let state = &mut *state;
         for op in state.unsynced.drain(..) {
             apply(&mut state.durable, &op);

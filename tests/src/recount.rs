@@ -1,46 +1,65 @@
-//! The model log and the naive recount: plain loops over plain records, nothing of the core.
+//! The naive recount: plain loops over plain records, nothing of the core. Shared by the simulation and the real suite.
 
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
+/// Nanoseconds in a second.
 pub const S: i64 = 1_000_000_000;
 
 /// An event as the generator of the simulation made it.
 #[derive(Clone, Debug)]
 pub struct Ev {
+    /// When it happened, Unix ns.
     pub time_ns: i64,
-    pub kind: &'static str,
-    pub op: &'static str,
+    /// Its kind.
+    pub kind: String,
+    /// What was asked; `other` where the contract says so.
+    pub op: String,
+    /// Its tenant.
     pub tenant: String,
-    pub region: Option<&'static str>,
-    pub outcome: &'static str,
-    pub reason: &'static str,
+    /// Its region.
+    pub region: Option<String>,
+    /// How it ended.
+    pub outcome: String,
+    /// Why.
+    pub reason: String,
+    /// How long it took.
     pub latency_ns: Option<u64>,
+    /// How many it stands for.
     pub count: u64,
 }
 
 /// What stands at an offset.
 #[derive(Clone, Debug)]
 pub enum Body {
+    /// An event.
     Event(Ev),
-    Bad,
+    /// Refused, for this reason.
+    Bad(String),
+    /// A null value.
     Tombstone,
     /// A control record, or one that was compacted.
     Absent,
 }
 
+/// What stands at an offset, with when and what.
 #[derive(Clone, Debug)]
 pub struct Rec {
+    /// When it was appended, Unix ns.
     pub append_ns: i64,
+    /// What it is.
     pub body: Body,
+    /// Its value.
     pub bytes: Vec<u8>,
 }
 
 /// How the core should have judged a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judged {
+    /// Its tick, Unix s.
     pub tick: i64,
+    /// `on_time`, `late`, `skewed`; empty for what is no event.
     pub timing: &'static str,
     /// Time by which it counts in panes.
     pub pane_time_ns: i64,
@@ -52,8 +71,11 @@ pub type Totals = BTreeMap<Vec<String>, u64>;
 /// One partition; LogAppendTime.
 #[derive(Clone, Debug, Default)]
 pub struct Partition {
+    /// Its records by offset.
     pub records: Vec<Rec>,
+    /// Warm-up begins here.
     pub start: i64,
+    /// Totals begin here.
     pub origin: i64,
 }
 
@@ -62,10 +84,10 @@ const REASONS: [&str; 4] = ["none", "bad_credentials", "timeout", "rate_limited"
 
 /// A random record appended at `now_ns`.
 pub fn random(rng: &mut Rng, now_ns: i64, minted: bool) -> Rec {
-    let bad = |bytes: Vec<u8>| Rec { append_ns: now_ns, body: Body::Bad, bytes };
+    let bad = |reason: &str, bytes: Vec<u8>| Rec { append_ns: now_ns, body: Body::Bad(reason.to_string()), bytes };
     match rng.u8(..100) {
-        0..3 => return bad(b"{\"time\":1773480000".to_vec()),
-        3 => return bad(vec![0xff, 0xfe, rng.u8(..)]),
+        0..3 => return bad("not_json", b"{\"time\":1773480000".to_vec()),
+        3 => return bad("not_utf8", vec![0xff, 0xfe, rng.u8(..)]),
         4..6 => return Rec { append_ns: now_ns, body: Body::Tombstone, bytes: Vec::new() },
         6..9 => return Rec { append_ns: now_ns, body: Body::Absent, bytes: Vec::new() },
         _ => {}
@@ -85,12 +107,12 @@ pub fn random(rng: &mut Rng, now_ns: i64, minted: bool) -> Rec {
     };
     let event = Ev {
         time_ns: now_ns - behind_ms * 1_000_000,
-        kind,
-        op: if kind == "token" { ["issue", "refresh", "other"][rng.usize(..3)] } else { "other" },
+        op: if kind == "token" { ["issue", "refresh", "other"][rng.usize(..3)] } else { "other" }.to_string(),
+        kind: kind.to_string(),
         tenant,
-        region: [None, Some("eu"), Some("us")][rng.usize(..3)],
-        outcome: ["success", "failure", "denied"][rng.usize(..3)],
-        reason: REASONS[rng.usize(..4)],
+        region: [None, Some("eu"), Some("us")][rng.usize(..3)].map(String::from),
+        outcome: ["success", "failure", "denied"][rng.usize(..3)].to_string(),
+        reason: REASONS[rng.usize(..4)].to_string(),
         latency_ns: rng.bool().then(|| rng.u64(..3_000_000_000)),
         count: if rng.u8(..) < 10 { rng.u64(2..50) } else { 1 },
     };
@@ -103,7 +125,7 @@ fn json(e: &Ev) -> String {
     if e.kind == "change" {
         text += r#""change":{"id":"c1"},"#;
     }
-    if let Some(region) = e.region {
+    if let Some(region) = &e.region {
         text += &format!(r#""region":"{region}","#);
     }
     if e.reason != "none" {
@@ -116,11 +138,12 @@ fn json(e: &Ev) -> String {
 }
 
 impl Partition {
+    /// Offset after its last record.
     pub fn end(&self) -> i64 {
         self.records.len() as i64
     }
 
-    /// Offset after the last record that a reader gets.
+    /// What stands at an offset.
     pub fn at(&self, offset: i64) -> &Rec {
         &self.records[offset as usize]
     }
@@ -178,7 +201,7 @@ impl Partition {
         for offset in self.origin..next {
             counts[match self.at(offset).body {
                 Body::Event(_) => 0,
-                Body::Bad => 1,
+                Body::Bad(_) => 1,
                 Body::Tombstone => 2,
                 Body::Absent => 3,
             }] += 1;
@@ -197,23 +220,23 @@ impl Partition {
     pub fn latencies(&self, next: i64) -> (u64, u128) {
         let mut sums = (0, 0);
         for offset in self.origin..next {
-            if let Body::Event(Ev { kind: "login" | "token", latency_ns: Some(ns), count, .. }) = &self.at(offset).body
-            {
-                sums.0 += count;
-                sums.1 += u128::from(*ns) * u128::from(*count);
+            let Body::Event(e) = &self.at(offset).body else { continue };
+            if let (Some(_), Some(ns)) = (labels(e), e.latency_ns) {
+                sums.0 += e.count;
+                sums.1 += u128::from(ns) * u128::from(e.count);
             }
         }
         sums
     }
 }
 
-/// What an event is counted by.
-fn labels(e: &Ev) -> Option<Vec<String>> {
-    let op = match e.kind {
+/// What an event is counted by: tenant, region, op (or `login`), outcome, reason.
+pub fn labels(e: &Ev) -> Option<Vec<String>> {
+    let op = match e.kind.as_str() {
         "login" => "login",
-        "token" => e.op,
+        "token" => &e.op,
         _ => return None,
     };
-    let labels = [e.tenant.as_str(), e.region.unwrap_or("unknown"), op, e.outcome, e.reason];
-    Some(labels.map(String::from).to_vec())
+    let region = e.region.as_deref().unwrap_or("unknown");
+    Some([&e.tenant, region, op, &e.outcome, &e.reason].map(String::from).to_vec())
 }

@@ -1,0 +1,16 @@
+//! The suite against a real Apache Kafka and Prometheus, started by the tests themselves. Run: tests/real-services
+
+// Helpers of tests may fail loudly like tests.
+#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, reason = "tests wait for real programs, so they read the real clock")]
+
+#[path = "../../../crates/larum-event/tests/model/mod.rs"]
+#[allow(missing_docs)]
+mod model;
+
+mod exactness;
+mod faults;
+mod oracle;
+mod program;
+mod prometheus;
+mod scrape;
