@@ -56,8 +56,8 @@ impl Entry {
 /// Sorts and adds up the `entries` of a source, in whatever order they came from however many workers.
 ///
 /// Groups come out by (tick, pane, totals), rows within by (key, code, bucket), each place once: the same events give the
-/// same rows, bit for bit.
-pub fn seal(source: SourceId, mut entries: Vec<Entry>) -> Vec<Group> {
+/// same rows, bit for bit. `entries` are left empty, their memory to be used again.
+pub fn seal(source: SourceId, entries: &mut Vec<Entry>) -> Vec<Group> {
     entries.sort_unstable_by_key(|e| e.place);
     let mut groups = Vec::new();
     for same_group in entries.chunk_by(|a, b| a.group() == b.group()) {
@@ -81,6 +81,7 @@ pub fn seal(source: SourceId, mut entries: Vec<Entry>) -> Vec<Group> {
             rows,
         });
     }
+    entries.clear();
     groups
 }
 
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn places_survive_packing() {
         let entry = Entry::new(u32::MAX, Some(410_244_480), true, KeyId(u32::MAX), 7, 3).measured(5, 2);
-        let groups = seal(SourceId(0), vec![entry, entry, Entry::new(1, None, false, KeyId(0), 0, 1)]);
+        let groups = seal(SourceId(0), &mut vec![entry, entry, Entry::new(1, None, false, KeyId(0), 0, 1)]);
         assert_eq!((groups[0].tick, groups[0].pane, groups[0].totals), (1, None, false));
         assert_eq!(groups[0].rows[0].bucket, NOT_MEASURED);
         let group = &groups[1];
@@ -110,8 +111,8 @@ mod tests {
                 if rng.bool() { entry.measured(rng.u64(..9), rng.u16(..3)) } else { entry }
             })
             .collect();
-        let first = seal(SourceId(0), entries.clone());
+        let first = seal(SourceId(0), &mut entries.clone());
         rng.shuffle(&mut entries);
-        assert_eq!(first, seal(SourceId(0), entries));
+        assert_eq!(first, seal(SourceId(0), &mut entries));
     }
 }

@@ -1,5 +1,7 @@
 //! What an authentication event is: the closed vocabularies and the borrowed fields.
 
+use crate::words::{Table, Words};
+
 /// Declares a closed vocabulary: an enum, its texts, and the way back from a text.
 macro_rules! vocabulary {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -19,9 +21,9 @@ macro_rules! vocabulary {
 
             /// The value that a text stands for, if it is listed.
             #[inline]
-            pub fn from_bytes(text: &[u8]) -> Option<Self> {
-                $(if text == $text.as_bytes() { return Some($name::$variant); })+
-                None
+            pub(crate) fn from_words(words: Words) -> Option<Self> {
+                static TABLE: Table<{ $name::ALL.len() }> = Table::new([$($text),+]);
+                TABLE.find(words).map(|at| Self::ALL[at])
             }
         }
     };
@@ -109,11 +111,11 @@ impl Op {
         }
     }
 
-    /// The op that a text (or its absence) stands for in a kind: `other` when not listed, `deliver` for audit.
-    pub fn of(kind: Kind, text: Option<&[u8]>) -> Op {
-        let listed = text.and_then(|text| Self::listed(kind).iter().find(|op| op.as_str().as_bytes() == text));
-        match (listed, kind) {
-            (Some(op), _) => *op,
+    /// The op that counts for a kind, if `op` (none: absent, or no op of any kind) was said: `other` when it is not
+    /// listed for the kind, `deliver` for audit.
+    pub fn of(kind: Kind, op: Option<Op>) -> Op {
+        match (op.filter(|op| Self::listed(kind).contains(op)), kind) {
+            (Some(op), _) => op,
             (None, Kind::Audit) => Op::Deliver,
             (None, _) => Op::Other,
         }
@@ -172,8 +174,8 @@ impl Reason {
     /// The reason that a text stands for: unknown texts count as `other`, the text `none` as well
     /// (only null and absence are `none`).
     #[inline]
-    pub fn of(text: &[u8]) -> Reason {
-        match Reason::from_bytes(text) {
+    pub(crate) fn of(words: Option<Words>) -> Reason {
+        match words.and_then(Reason::from_words) {
             Some(Reason::None) | None => Reason::Other,
             Some(reason) => reason,
         }

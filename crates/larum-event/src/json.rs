@@ -1,5 +1,7 @@
 //! Strict JSON scanning (RFC 8259) over bytes that are already known to be UTF-8: positions, no values, no recursion.
 
+use wide::u8x16;
+
 /// The text is not JSON. Where does not matter: the whole record goes to the dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotJson;
@@ -11,6 +13,15 @@ pub enum Text {
     Raw(u32, u32),
     /// Bytes `start..end` of the scratch.
     Unescaped(u32, u32),
+}
+
+impl Text {
+    /// Its size, bytes.
+    #[inline]
+    pub fn len(self) -> u32 {
+        let (Text::Raw(start, end) | Text::Unescaped(start, end)) = self;
+        end - start
+    }
 }
 
 /// What stands at a value's place, as far as the contract cares.
@@ -29,31 +40,67 @@ pub enum Value {
 /// Deepest nesting taken; the event itself is level 1.
 pub const DEPTH_MAX: usize = 32;
 
+/// Where strings can end or go wrong: one bit per byte that is a quote, a backslash or a control character.
+///
+/// Made in one pass of 16 bytes at a time; finding the end of a string is then a look at a bit.
+#[derive(Debug, Default)]
+pub struct Marks(Vec<u64>);
+
+impl Marks {
+    /// Marks a record anew.
+    #[inline]
+    pub fn mark(&mut self, bytes: &[u8]) {
+        self.0.clear();
+        let (blocks, rest) = bytes.as_chunks::<64>();
+        self.0.extend(blocks.iter().map(Self::block));
+        if !rest.is_empty() {
+            // Blanks fill up: they mark nothing.
+            let mut block = [b' '; 64];
+            block[..rest.len()].copy_from_slice(rest);
+            self.0.push(Self::block(&block));
+        }
+    }
+
+    #[inline]
+    fn block(block: &[u8; 64]) -> u64 {
+        let (quote, backslash, last_control) = (u8x16::splat(b'"'), u8x16::splat(b'\\'), u8x16::splat(0x1f));
+        let (sixteens, _) = block.as_chunks::<16>();
+        let mut marks = 0;
+        for (at, sixteen) in sixteens.iter().enumerate() {
+            let bytes = u8x16::new(*sixteen);
+            let control = bytes.min(last_control).simd_eq(bytes);
+            let special = bytes.simd_eq(quote) | bytes.simd_eq(backslash) | control;
+            marks |= u64::from(special.to_bitmask() & 0xffff) << (16 * at);
+        }
+        marks
+    }
+
+    /// The first marked place at or after `at`; `end` if there is none.
+    #[inline]
+    fn next(&self, at: usize, end: usize) -> usize {
+        let word = at / 64;
+        let here = self.0.get(word).map_or(0, |marks| marks >> (at % 64));
+        if here != 0 {
+            return at + here.trailing_zeros() as usize;
+        }
+        let later = self.0.iter().enumerate().skip(word + 1).find(|(_, marks)| **marks != 0);
+        later.map_or(end, |(word, marks)| word * 64 + marks.trailing_zeros() as usize)
+    }
+}
+
 /// A position in a record, and what was noticed on the way.
 pub struct Scanner<'r> {
     bytes: &'r [u8],
+    marks: &'r Marks,
     at: usize,
     /// Nesting went over [`DEPTH_MAX`].
     pub too_deep: bool,
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
-
-/// Marks (in the high bit of each byte) quotes, backslashes and control characters; exact up to the first mark.
-#[inline]
-fn specials(word: u64) -> u64 {
-    let zeros = |x: u64| x.wrapping_sub(ONES) & !x;
-    let quote = zeros(word ^ (ONES * b'"' as u64));
-    let backslash = zeros(word ^ (ONES * b'\\' as u64));
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (quote | backslash | control) & HIGHS
-}
-
 impl<'r> Scanner<'r> {
-    /// Starts at the beginning of `bytes`.
-    pub fn new(bytes: &'r [u8]) -> Self {
-        Scanner { bytes, at: 0, too_deep: false }
+    /// Starts at the beginning of `bytes`, which `marks` are of.
+    pub fn new(bytes: &'r [u8], marks: &'r Marks) -> Self {
+        Scanner { bytes, marks, at: 0, too_deep: false }
     }
 
     /// The byte here, 0 at the end (0 is never valid outside a string, and there it is refused).
@@ -65,6 +112,9 @@ impl<'r> Scanner<'r> {
     /// Passes blanks.
     #[inline]
     pub fn blanks(&mut self) {
+        if self.peek() > b' ' {
+            return;
+        }
         while matches!(self.peek(), b' ' | b'\n' | b'\t' | b'\r') {
             self.at += 1;
         }
@@ -91,22 +141,7 @@ impl<'r> Scanner<'r> {
     /// Passes a string's plain characters up to a quote, a backslash or a control character.
     #[inline]
     fn plain(&mut self) {
-        while let Some(word) = self.bytes.get(self.at..self.at + 8) {
-            let mut eight = [0; 8];
-            eight.copy_from_slice(word);
-            let marks = specials(u64::from_le_bytes(eight));
-            if marks != 0 {
-                self.at += marks.trailing_zeros() as usize / 8;
-                return;
-            }
-            self.at += 8;
-        }
-        while let Some(byte) = self.bytes.get(self.at) {
-            if *byte < 0x20 || *byte == b'"' || *byte == b'\\' {
-                return;
-            }
-            self.at += 1;
-        }
+        self.at = self.marks.next(self.at, self.bytes.len());
     }
 
     /// Reads the string that begins here; its content goes to `scratch` only where it holds escapes.

@@ -4,7 +4,7 @@
 //! [`AuthEvent`]s or into the first [`Reject`] that applies. Nothing here knows Kafka, windows or a clock.
 //!
 //! Reading order: [`event`] (what an event is), [`reject`] (why a record is refused), `json` (strict JSON
-//! scanning), `number` and `time` (exact conversions), `decode` (the strict single-pass reader),
+//! scanning), `number`, `time` and `words` (exact conversions), `decode` (the strict single-pass reader),
 //! `code` (the dense number of what is counted).
 
 mod code;
@@ -14,6 +14,7 @@ mod json;
 mod number;
 mod reject;
 mod time;
+mod words;
 
 pub use code::{Code, CodeParts, Histogram, Measured};
 pub use decode::{Decoder, Limits, Records};

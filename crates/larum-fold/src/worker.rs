@@ -155,12 +155,17 @@ impl Worker {
         let entries = &mut entries[usize::from(source.0)];
         let mut fold = Fold { registry, interner, entries, source, counts, append_ns };
         let verdict = match partition.policy.records {
-            Records::One => decoder.decode(value).map(|event| {
-                let before_ns = partition.state.watermark_ns.unwrap_or(i64::MIN);
-                partition.raise(event.time_ns, append_ns);
-                partition.mark(end).decoded += u64::from(counts);
-                fold.event(partition, &event, before_ns, end);
-            }),
+            // By reference: an event is half a kilobyte, and moving it would be seen.
+            Records::One => match &decoder.decode(value) {
+                Ok(event) => {
+                    let before_ns = partition.state.watermark_ns.unwrap_or(i64::MIN);
+                    partition.raise(event.time_ns, append_ns);
+                    partition.mark(end).decoded += u64::from(counts);
+                    fold.event(partition, event, before_ns, end);
+                    Ok(())
+                }
+                Err(reject) => Err(*reject),
+            },
             several => Self::several(decoder, several, value, partition, &mut fold, end),
         };
         if let Err(reject) = verdict {
@@ -241,16 +246,18 @@ impl Worker {
     }
 
     /// Hands over what was read since the last cut. `forget`: also drop every look-up, so that slots can be freed.
-    pub fn cut(&mut self, forget: bool) -> Cut {
+    /// `spare`: emptied entries of an earlier cut, whose memory is used again; fresh pages cost more than the fold.
+    pub fn cut(&mut self, forget: bool, mut spare: Vec<Vec<Entry>>) -> Cut {
         if forget {
             self.interner.forget();
         }
         self.dead_letter_bytes = 0;
         let relied = std::mem::take(&mut self.interner.relied);
-        let fresh = self.entries.iter().map(|e| Vec::with_capacity(e.len())).collect();
+        spare.iter_mut().for_each(Vec::clear);
+        spare.resize_with(self.entries.len(), Vec::new);
         Cut {
             parts: self.partitions.iter_mut().filter_map(Partition::cut).collect(),
-            entries: std::mem::replace(&mut self.entries, fresh),
+            entries: std::mem::replace(&mut self.entries, spare),
             names: relied.names,
             keys: relied.keys,
             dead_letters: std::mem::take(&mut self.dead_letters),

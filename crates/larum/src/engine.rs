@@ -403,10 +403,11 @@ impl Engine {
         Ok(())
     }
 
-    fn cut(&self, forget: bool) -> anyhow::Result<Vec<ReaderCut>> {
+    fn cut(&mut self, forget: bool) -> anyhow::Result<Vec<ReaderCut>> {
         let (reply, cuts) = bounded(self.readers.len());
         for reader in &self.readers {
-            let asked = reader.control.send(Control::Cut { forget, reply: reply.clone() });
+            let spare = self.keeper.take_spare();
+            let asked = reader.control.send(Control::Cut { forget, spare, reply: reply.clone() });
             asked.context("a reader has ended")?;
         }
         let one = |_| cuts.recv_timeout(READER_ANSWERS).context("a reader does not answer");

@@ -58,6 +58,8 @@ pub struct Keeper {
     registry: Arc<Registry>,
     /// Cut off the workers but not durable, because the disk refused.
     pending: Option<(Delta, Vec<u8>)>,
+    /// Emptied entries for the workers' next cuts.
+    spare: Vec<Vec<Vec<Entry>>>,
     /// Slots that were announced to be freed at the next commit.
     retiring: Option<(Vec<KeyDef>, Vec<NameDef>)>,
 }
@@ -76,7 +78,7 @@ impl Keeper {
             let clock = |s: &larum_view::SourceView| SourceClock::new(s.def.id, now_ns, s.clock.as_ref());
             durable.view.sources().map(|s| (s.def.id, clock(s))).collect()
         };
-        Keeper { store, identity, durable, clocks, registry, pending: None, retiring: None }
+        Keeper { store, identity, durable, clocks, registry, pending: None, spare: Vec::new(), retiring: None }
     }
 
     /// The clock of a source, Unix ns event time.
@@ -87,6 +89,11 @@ impl Keeper {
     /// True while a commit waits for the disk; [`Keeper::retry`] before the next round.
     pub fn is_stalled(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Emptied entries of an earlier round, for a worker's next cut.
+    pub fn take_spare(&mut self) -> Vec<Vec<Entry>> {
+        self.spare.pop().unwrap_or_default()
     }
 
     /// Looks for slots to free. True when there are some: then every worker must forget its look-ups with its next cut.
@@ -149,14 +156,20 @@ impl Keeper {
             delivered: round.delivered,
             ..Delta::default()
         };
-        let mut entries: BTreeMap<SourceId, Vec<Entry>> = BTreeMap::new();
+        let mut entries: Vec<Vec<Entry>> = Vec::new();
         let mut statuses: BTreeMap<SourceId, Vec<PartStatus>> = BTreeMap::new();
         for WorkerCut { cut, statuses: of_worker } in round.cuts {
             for (source, status) in of_worker {
                 statuses.entry(source).or_default().push(status);
             }
-            for (source, of_source) in cut.entries.into_iter().enumerate() {
-                entries.entry(SourceId(source as u16)).or_default().extend(of_source);
+            match entries.is_empty() {
+                true => entries = cut.entries,
+                false => {
+                    for (all, of_worker) in entries.iter_mut().zip(&cut.entries) {
+                        all.extend_from_slice(of_worker);
+                    }
+                    self.spare.push(cut.entries);
+                }
             }
             delta.parts.extend(cut.parts);
             delta.names.extend(cut.names);
@@ -164,7 +177,9 @@ impl Keeper {
             delta.dead_letters.extend(cut.dead_letters);
         }
         delta.parts.sort_by_key(|p| p.id);
-        delta.groups = entries.into_iter().flat_map(|(source, entries)| seal(source, entries)).collect();
+        let by_source = entries.iter_mut().enumerate();
+        delta.groups = by_source.flat_map(|(source, entries)| seal(SourceId(source as u16), entries)).collect();
+        self.spare.push(entries);
         self.advance(round.now_ns, &statuses, &mut delta);
         self.retire(&mut delta);
         delta

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use larum_aggregate::Entry;
 use larum_aggregate::time::SECOND_NS;
 use larum_fold::{DeadLetters, PartStatus, PartitionState, Record, SourcePolicy, Worker};
 use larum_kafka::{Consumer, Fetched, PartitionEnds};
@@ -45,6 +46,8 @@ pub enum Control {
     Cut {
         /// Drop every look-up.
         forget: bool,
+        /// Memory for the entries to come.
+        spare: Vec<Vec<Entry>>,
         /// Where to.
         reply: Sender<ReaderCut>,
     },
@@ -125,8 +128,8 @@ impl Reader {
         loop {
             match self.control.try_recv() {
                 Ok(Control::Add(part)) => self.add(*part),
-                Ok(Control::Cut { forget, reply }) => {
-                    let cut = self.cut(forget);
+                Ok(Control::Cut { forget, spare, reply }) => {
+                    let cut = self.cut(forget, spare);
                     if reply.send(cut).is_err() {
                         return;
                     }
@@ -295,7 +298,7 @@ impl Reader {
         }
     }
 
-    fn cut(&mut self, forget: bool) -> ReaderCut {
+    fn cut(&mut self, forget: bool, spare: Vec<Vec<Entry>>) -> ReaderCut {
         let now_ns = now_ns();
         self.look_after(now_ns);
         let waiting = !self.may_read();
@@ -311,7 +314,7 @@ impl Reader {
         };
         let statuses = self.parts.iter().enumerate().map(status).collect();
         ReaderCut {
-            cut: WorkerCut { statuses, cut: self.worker.cut(forget) },
+            cut: WorkerCut { statuses, cut: self.worker.cut(forget, spare) },
             newest_append_ns: self.newest_append_ns.take(),
             stopped: std::mem::take(&mut self.stopped),
         }

@@ -238,7 +238,7 @@ impl Rig {
                 let id = PartitionId(*at as u32);
                 statuses.push((SOURCE, PartStatus { id, watermark_ns, live, held: false }));
             }
-            cuts.push(WorkerCut { cut: worker.cut(false), statuses });
+            cuts.push(WorkerCut { cut: worker.cut(false, self.keeper.take_spare()), statuses });
         }
         cuts
     }

@@ -1,0 +1,120 @@
+//! What a view says of its windows: span, completeness, being the present.
+
+// Helpers of tests may fail loudly like tests.
+#![allow(clippy::unwrap_used)]
+
+use larum_aggregate::time::{SECOND_NS, WINDOWS};
+use larum_aggregate::{Cover, Delta, PartCut, PartitionId, PartitionStart, SourceCut, SourceDef, SourceId};
+use larum_view::View;
+
+const SOURCE: SourceId = SourceId(0);
+const T: i64 = 1_773_480_000;
+
+fn start(id: u32, cover: Cover) -> PartitionStart {
+    PartitionStart {
+        id: PartitionId(id),
+        source: SOURCE,
+        topic: "t".into(),
+        topic_id: None,
+        partition: id as i32,
+        start: 5,
+        origin: 5,
+        cover,
+    }
+}
+
+fn view(covers: &[Cover], delay_s: u32) -> View {
+    let mut view = View::default();
+    view.apply(Delta {
+        new_sources: vec![SourceDef { id: SOURCE, name: "s".into(), delay_s }],
+        new_partitions: covers.iter().enumerate().map(|(id, cover)| start(id as u32, *cover)).collect(),
+        ..Delta::default()
+    });
+    view
+}
+
+fn clock(clock_s: i64, left_out: Vec<PartitionId>) -> SourceCut {
+    SourceCut { id: SOURCE, clock_ns: Some(clock_s * SECOND_NS), paced_ns: 0, arrived_ns: 0, left_out }
+}
+
+fn part(id: u32, first_append_s: i64, current_s: Option<i64>, damaged: bool) -> PartCut {
+    PartCut {
+        id: PartitionId(id),
+        from: 5,
+        next: 5,
+        watermark_ns: None,
+        first_append_ns: Some(first_append_s * SECOND_NS),
+        current_ns: current_s.map(|s| s * SECOND_NS),
+        damaged,
+        marks: Vec::new(),
+    }
+}
+
+fn incomplete(view: &View) -> Vec<bool> {
+    let source = view.source(SOURCE).unwrap();
+    WINDOWS.iter().map(|w| view.is_incomplete(source, *w)).collect()
+}
+
+fn spans(view: &View) -> Vec<f64> {
+    let source = view.source(SOURCE).unwrap();
+    WINDOWS.iter().map(|w| view.span_s(source, *w).unwrap()).collect()
+}
+
+#[test]
+fn a_window_that_reaches_before_the_start_divides_by_what_is_covered() {
+    let mut view = view(&[Cover::Since((T - 400) * SECOND_NS)], 0);
+    view.apply(Delta { sources: vec![clock(T, vec![])], ..Delta::default() });
+    // The last applied tick is T - 1, so windows end at T.
+    assert_eq!(spans(&view), [60.0, 300.0, 400.0, 400.0, 400.0]);
+    assert_eq!(incomplete(&view), [false, false, true, true, true]);
+}
+
+#[test]
+fn the_feed_with_the_least_history_bounds_what_is_covered() {
+    let mut view = view(&[Cover::Birth, Cover::FirstRecord, Cover::Always], 0);
+    let parts = vec![part(0, T - 1000, None, false), part(1, T - 90, None, false)];
+    view.apply(Delta { parts, sources: vec![clock(T, vec![])], ..Delta::default() });
+    assert_eq!(spans(&view), [60.0, 90.0, 90.0, 90.0, 90.0]);
+}
+
+#[test]
+fn a_topic_read_from_its_birth_is_covered_from_its_first_record() {
+    let mut view = view(&[Cover::Birth, Cover::Birth], 0);
+    let parts = vec![part(0, T - 100, None, false), part(1, T - 50, None, false)];
+    view.apply(Delta { parts, sources: vec![clock(T, vec![])], ..Delta::default() });
+    assert_eq!(spans(&view), [60.0, 100.0, 100.0, 100.0, 100.0]);
+}
+
+#[test]
+fn a_delayed_feed_ends_its_windows_earlier() {
+    let mut view = view(&[Cover::Since(0)], 600);
+    view.apply(Delta { sources: vec![clock(T, vec![])], ..Delta::default() });
+    assert_eq!(view.source(SOURCE).unwrap().window_end_s(), Some((T - 1 - 600) as u32));
+}
+
+#[test]
+fn losses_and_those_left_out_mark_windows_incomplete() {
+    let mut view = view(&[Cover::Since(0), Cover::Since(0)], 0);
+    view.apply(Delta { sources: vec![clock(T, vec![])], ..Delta::default() });
+    assert_eq!(incomplete(&view), [false; 5]);
+    let parts = vec![part(0, 0, None, true)];
+    view.apply(Delta { parts, sources: vec![clock(T + 200, vec![])], ..Delta::default() });
+    // The loss lies at T: 200 s ago.
+    assert_eq!(incomplete(&view), [false, true, true, true, true]);
+    view.apply(Delta { sources: vec![clock(T + 40_000, vec![PartitionId(1)])], ..Delta::default() });
+    assert_eq!(incomplete(&view), [true; 5]);
+    view.apply(Delta { sources: vec![clock(T + 40_001, vec![])], ..Delta::default() });
+    assert_eq!(incomplete(&view), [false; 5]);
+}
+
+#[test]
+fn catching_up_is_judged_on_the_wall_clock() {
+    let mut view = view(&[Cover::Since(0), Cover::Since(0)], 0);
+    let catching_up = |view: &View, now_s: i64| view.is_catching_up(view.source(SOURCE).unwrap(), now_s * SECOND_NS);
+    let parts = vec![part(0, 0, Some(T), false)];
+    view.apply(Delta { parts, sources: vec![clock(T, vec![])], ..Delta::default() });
+    assert!(catching_up(&view, T), "one partition was never current");
+    view.apply(Delta { sources: vec![clock(T + 1, vec![PartitionId(1)])], ..Delta::default() });
+    assert!(!catching_up(&view, T + 60), "one that is left out does not count");
+    assert!(catching_up(&view, T + 61), "without commits the present goes away");
+}
