@@ -253,6 +253,13 @@ pub struct DeadLetter {
     pub payload: Vec<u8>,
 }
 
+impl DeadLetter {
+    /// What keeping it costs, bytes: its payload and a fixed amount, so that many empty ones are not free.
+    pub fn cost_bytes(&self) -> u64 {
+        self.payload.len() as u64 + 256
+    }
+}
+
 /// Writes a byte string in one piece instead of element by element.
 mod bytes {
     pub fn serialize<S: serde::Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {

@@ -220,37 +220,6 @@ keys! {
     }
 }
 
-/// Keys whose value is a plain text, one bit each.
-const PLAIN_TEXTS: u64 = {
-    let keys = [
-        Key::Id,
-        Key::Tenant,
-        Key::Region,
-        Key::Service,
-        Key::Client,
-        Key::Queue,
-        Key::Producer,
-        Key::ActorId,
-        Key::SourceIp,
-        Key::SourceUa,
-        Key::PermissionSubject,
-        Key::PermissionRole,
-        Key::PermissionResource,
-        Key::ChangeId,
-        Key::ChangeSubject,
-        Key::ChangeFrom,
-        Key::ChangeTo,
-        Key::ChangeBy,
-        Key::ChangeApprovedBy,
-    ];
-    let (mut bits, mut at) = (0, 0);
-    while at < keys.len() {
-        bits |= 1 << keys[at] as u8;
-        at += 1;
-    }
-    bits
-};
-
 /// Least and most bytes of a plain text, and the reason when it has others or is none.
 const TEXT_LIMITS: [(u32, u32, Reject); KEYS] = {
     let mut limits = [(0, u32::MAX, Reject::BadField); KEYS];
@@ -485,13 +454,8 @@ impl Reader<'_, '_> {
                 Some(key) => self.member(key, depth, raw)?,
                 None => self.scanner.skip(depth, self.stack)?,
             }
-            self.scanner.blanks();
-            if self.scanner.take(b',') {
-                self.scanner.blanks();
-            } else if self.scanner.take(b'}') {
+            if !self.scanner.another()? {
                 return Ok(());
-            } else {
-                return Err(NotJson);
             }
         }
     }
@@ -513,7 +477,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Reads the value of a key of the contract.
+    /// Reads the value of a key of the contract: one jump by key, then what is usual there.
     #[inline]
     fn member(&mut self, key: Key, depth: usize, raw: &mut RawEvent) -> Result<(), NotJson> {
         let bit = 1 << key as u8;
@@ -521,82 +485,140 @@ impl Reader<'_, '_> {
             raw.note(Reject::DuplicateKey);
         }
         raw.seen |= bit;
-        // Most values are plain texts: taken here, they need no dispatch by type or key, which nothing could foretell.
-        if PLAIN_TEXTS & bit != 0 && self.scanner.peek() == b'"' {
-            let text = self.scanner.string(self.record, self.scratch)?;
-            raw.texts[key as usize] = text;
-            let (least, most, reject) = TEXT_LIMITS[key as usize];
-            if !(least..=most).contains(&text.len()) {
-                raw.note(reject);
+        let kept = match key {
+            Key::Actor => return self.nested(Scope::Actor, depth, raw),
+            Key::Source => return self.nested(Scope::Source, depth, raw),
+            Key::Permission => return self.nested(Scope::Permission, depth, raw),
+            Key::Change => return self.nested(Scope::Change, depth, raw),
+            Key::Time => self.time(depth)?.map(|ns| raw.time_ns = ns).ok_or(Reject::BadTime),
+            Key::Kind => {
+                let kind = self.word(depth)?.and_then(Kind::from_words);
+                kind.map(|kind| raw.kind = Some(kind)).ok_or(Reject::UnknownKind)
             }
-            return Ok(());
-        }
-        let nested = match key {
-            Key::Actor => Some(Scope::Actor),
-            Key::Source => Some(Scope::Source),
-            Key::Permission => Some(Scope::Permission),
-            Key::Change => Some(Scope::Change),
-            _ => None,
+            Key::Outcome => {
+                let outcome = self.word(depth)?.and_then(Outcome::from_words);
+                outcome.map(|outcome| raw.outcome = Some(outcome)).ok_or(Reject::BadOutcome)
+            }
+            Key::Op => match self.text(depth)? {
+                Value::Text(text) => {
+                    raw.op = self.words(text).and_then(Op::from_words);
+                    Ok(())
+                }
+                _ => Err(Reject::BadField),
+            },
+            Key::Reason => match self.text(depth)? {
+                Value::Text(text) => {
+                    raw.reason = Reason::of(self.words(text));
+                    Ok(())
+                }
+                Value::Null => Ok(()),
+                _ => Err(Reject::BadField),
+            },
+            Key::LatencyMs => match self.numeric(depth)? {
+                Value::Null => Ok(()),
+                value => {
+                    raw.latency_ns = self.number(value).and_then(latency_ns);
+                    raw.latency_ns.map(drop).ok_or(Reject::BadLatency)
+                }
+            },
+            Key::V => self.integer(depth, 1, 1)?.map(drop).ok_or(Reject::UnknownVersion),
+            _ => return self.rare(key, depth, raw),
         };
-        if let Some(scope) = nested {
-            if self.scanner.peek() == b'{' {
-                return self.members(scope, depth + 1, raw);
-            }
-            raw.note(Reject::BadField);
-            return self.scanner.skip(depth, self.stack);
-        }
-        let value = self.scanner.value(depth, self.record, self.scratch, self.stack)?;
-        if let Err(reject) = self.field(key, value, raw) {
+        if let Err(reject) = kept {
             raw.note(reject);
         }
         Ok(())
     }
 
-    /// Checks and keeps the value of a key.
+    /// Reads a nested object of the contract.
+    fn nested(&mut self, scope: Scope, depth: usize, raw: &mut RawEvent) -> Result<(), NotJson> {
+        if self.scanner.peek() == b'{' {
+            return self.members(scope, depth + 1, raw);
+        }
+        raw.note(Reject::BadField);
+        self.scanner.skip(depth, self.stack)
+    }
+
+    /// The keys that are plain texts, and those that are seldom there.
     #[inline]
-    fn field(&self, key: Key, value: Value, raw: &mut RawEvent) -> Result<(), Reject> {
-        match key {
-            Key::V => match self.number(value).and_then(|n| integer(n, 1, 1)) {
-                Some(_) => {}
-                None => return Err(Reject::UnknownVersion),
-            },
-            Key::Time => raw.time_ns = self.time(value).ok_or(Reject::BadTime)?,
-            Key::Kind => raw.kind = Some(self.word(value, Kind::from_words).ok_or(Reject::UnknownKind)?),
-            Key::Outcome => {
-                raw.outcome = Some(self.word(value, Outcome::from_words).ok_or(Reject::BadOutcome)?);
+    fn rare(&mut self, key: Key, depth: usize, raw: &mut RawEvent) -> Result<(), NotJson> {
+        let kept = match key {
+            Key::Count => {
+                let count = self.integer(depth, 1, COUNT_MAX)?;
+                count.map(|count| raw.count = count as u32).ok_or(Reject::BadField)
             }
-            Key::Reason => match value {
-                Value::Null => raw.reason = Reason::None,
-                Value::Text(text) => raw.reason = Reason::of(self.words(text)),
-                _ => return Err(Reject::BadField),
-            },
-            Key::Op => match value {
-                Value::Text(text) => raw.op = self.words(text).and_then(Op::from_words),
-                _ => return Err(Reject::BadField),
-            },
-            Key::LatencyMs => match value {
-                Value::Null => raw.latency_ns = None,
-                _ => {
-                    let ns = self.number(value).and_then(latency_ns);
-                    raw.latency_ns = Some(ns.ok_or(Reject::BadLatency)?);
-                }
-            },
-            Key::Count => raw.count = self.integer(value, 1, COUNT_MAX)? as u32,
-            Key::SourceAsn => raw.source_asn = Some(self.integer(value, 0, u64::from(u32::MAX))? as u32),
-            Key::Epoch => raw.epoch = self.integer(value, 0, i64::MAX as u64)?,
-            Key::Seq => raw.seq = Some(self.integer(value, 0, i64::MAX as u64)?),
-            Key::EnqueuedTime => raw.enqueued_time_ns = Some(self.time(value).ok_or(Reject::BadField)?),
+            Key::SourceAsn => {
+                raw.source_asn = self.integer(depth, 0, u64::from(u32::MAX))?.map(|asn| asn as u32);
+                raw.source_asn.map(drop).ok_or(Reject::BadField)
+            }
+            Key::Epoch => {
+                let epoch = self.integer(depth, 0, i64::MAX as u64)?;
+                epoch.map(|epoch| raw.epoch = epoch).ok_or(Reject::BadField)
+            }
+            Key::Seq => {
+                raw.seq = self.integer(depth, 0, i64::MAX as u64)?;
+                raw.seq.map(drop).ok_or(Reject::BadField)
+            }
+            Key::EnqueuedTime => {
+                raw.enqueued_time_ns = self.time(depth)?;
+                raw.enqueued_time_ns.map(drop).ok_or(Reject::BadField)
+            }
             Key::ActorType => {
-                raw.actor_type = Some(self.word(value, ActorType::from_words).ok_or(Reject::BadField)?);
+                raw.actor_type = self.word(depth)?.and_then(ActorType::from_words);
+                raw.actor_type.map(drop).ok_or(Reject::BadField)
             }
-            Key::Hop => raw.hop = Some(self.word(value, Hop::from_words).ok_or(Reject::BadField)?),
-            Key::TraceId => raw.trace_id = Some(self.hex(value)?),
-            Key::SpanId => raw.span_id = Some(self.hex(value)?),
-            Key::ParentSpanId => raw.parent_span_id = Some(self.hex(value)?),
-            // Plain texts were taken before: this is something else.
-            _ => return Err(TEXT_LIMITS[key as usize].2),
+            Key::Hop => {
+                raw.hop = self.word(depth)?.and_then(Hop::from_words);
+                raw.hop.map(drop).ok_or(Reject::BadField)
+            }
+            Key::TraceId => {
+                raw.trace_id = self.hex(depth)?;
+                raw.trace_id.map(drop).ok_or(Reject::BadField)
+            }
+            Key::SpanId => {
+                raw.span_id = self.hex(depth)?;
+                raw.span_id.map(drop).ok_or(Reject::BadField)
+            }
+            Key::ParentSpanId => {
+                raw.parent_span_id = self.hex(depth)?;
+                raw.parent_span_id.map(drop).ok_or(Reject::BadField)
+            }
+            _ => self.plain_text(key, depth, raw)?,
+        };
+        if let Err(reject) = kept {
+            raw.note(reject);
         }
         Ok(())
+    }
+
+    #[inline]
+    fn plain_text(&mut self, key: Key, depth: usize, raw: &mut RawEvent) -> Result<Result<(), Reject>, NotJson> {
+        let (least, most, reject) = TEXT_LIMITS[key as usize];
+        Ok(match self.text(depth)? {
+            Value::Text(text) if (least..=most).contains(&text.len()) => {
+                raw.texts[key as usize] = text;
+                Ok(())
+            }
+            _ => Err(reject),
+        })
+    }
+
+    /// The value here, which is usually a text.
+    #[inline(always)]
+    fn text(&mut self, depth: usize) -> Result<Value, NotJson> {
+        match self.scanner.peek() {
+            b'"' => self.scanner.string(self.record, self.scratch).map(Value::Text),
+            _ => self.scanner.value(depth, self.record, self.scratch, self.stack),
+        }
+    }
+
+    /// The value here, which is usually a number.
+    #[inline(always)]
+    fn numeric(&mut self, depth: usize) -> Result<Value, NotJson> {
+        match self.scanner.peek() {
+            b'0'..=b'9' => self.scanner.number().map(|(start, end)| Value::Number(start, end)),
+            _ => self.scanner.value(depth, self.record, self.scratch, self.stack),
+        }
     }
 
     fn number(&self, value: Value) -> Option<&[u8]> {
@@ -606,30 +628,32 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn integer(&self, value: Value, min: u64, max: u64) -> Result<u64, Reject> {
-        self.number(value).and_then(|n| integer(n, min, max)).ok_or(Reject::BadField)
+    fn integer(&mut self, depth: usize, min: u64, max: u64) -> Result<Option<u64>, NotJson> {
+        let value = self.numeric(depth)?;
+        Ok(self.number(value).and_then(|n| integer(n, min, max)))
     }
 
-    fn time(&self, value: Value) -> Option<i64> {
-        match value {
+    fn time(&mut self, depth: usize) -> Result<Option<i64>, NotJson> {
+        Ok(match self.text(depth)? {
             Value::Text(text) => parse_rfc3339_ns(self.bytes(text)),
-            _ => self.number(value).and_then(parse_epoch_ns),
-        }
+            value => self.number(value).and_then(parse_epoch_ns),
+        })
     }
 
-    #[inline]
-    fn word<T>(&self, value: Value, of: impl Fn(Words) -> Option<T>) -> Option<T> {
-        match value {
-            Value::Text(text) => of(self.words(text)?),
+    /// The words of the text here; none if it is no text, or longer than any of the contract's.
+    #[inline(always)]
+    fn word(&mut self, depth: usize) -> Result<Option<Words>, NotJson> {
+        Ok(match self.text(depth)? {
+            Value::Text(text) => self.words(text),
             _ => None,
-        }
+        })
     }
 
-    fn hex<const N: usize>(&self, value: Value) -> Result<[u8; N], Reject> {
-        let Value::Text(text) = value else { return Err(Reject::BadField) };
+    fn hex<const N: usize>(&mut self, depth: usize) -> Result<Option<[u8; N]>, NotJson> {
+        let Value::Text(text) = self.text(depth)? else { return Ok(None) };
         let digits = self.bytes(text);
         if digits.len() != 2 * N {
-            return Err(Reject::BadField);
+            return Ok(None);
         }
         let mut id = [0; N];
         let mut wrong = 0;
@@ -638,9 +662,6 @@ impl Reader<'_, '_> {
             wrong |= high | low;
             *byte = high << 4 | (low & 0xf);
         }
-        if wrong > 0xf {
-            return Err(Reject::BadField);
-        }
-        Ok(id)
+        Ok((wrong <= 0xf).then_some(id))
     }
 }

@@ -59,6 +59,8 @@ impl Marks {
             block[..rest.len()].copy_from_slice(rest);
             self.0.push(Self::block(&block));
         }
+        // So that the last word has one after it.
+        self.0.push(0);
     }
 
     #[inline]
@@ -78,10 +80,13 @@ impl Marks {
     /// The first marked place at or after `at`; `end` if there is none.
     #[inline]
     fn next(&self, at: usize, end: usize) -> usize {
-        let word = at / 64;
-        let here = self.0.get(word).map_or(0, |marks| marks >> (at % 64));
-        if here != 0 {
-            return at + here.trailing_zeros() as usize;
+        // The 64 places from `at` on, out of two words: most strings end within them, so there is nothing to foretell.
+        let (word, shift) = (at / 64, at % 64);
+        let low = self.0.get(word).map_or(0, |marks| marks >> shift);
+        let high = self.0.get(word + 1).map_or(0, |marks| (marks << 1) << (63 - shift));
+        let window = low | high;
+        if window != 0 {
+            return at + window.trailing_zeros() as usize;
         }
         let later = self.0.iter().enumerate().skip(word + 1).find(|(_, marks)| **marks != 0);
         later.map_or(end, |(word, marks)| word * 64 + marks.trailing_zeros() as usize)
@@ -232,7 +237,7 @@ impl<'r> Scanner<'r> {
 
     /// Passes the number that begins here; gives its range.
     #[inline]
-    fn number(&mut self) -> Result<(usize, usize), NotJson> {
+    pub fn number(&mut self) -> Result<(usize, usize), NotJson> {
         let start = self.at;
         self.take(b'-');
         if !self.take(b'0') {
@@ -329,12 +334,40 @@ impl<'r> Scanner<'r> {
         self.colon()
     }
 
+    /// The two bytes here.
+    #[inline]
+    fn pair(&self) -> Option<[u8; 2]> {
+        self.bytes.get(self.at..)?.first_chunk::<2>().copied()
+    }
+
     /// Passes a colon with the blanks around it.
     #[inline]
     pub fn colon(&mut self) -> Result<(), NotJson> {
+        if let Some([b':', next]) = self.pair()
+            && next > b' '
+        {
+            self.at += 1;
+            return Ok(());
+        }
         self.blanks();
         self.expect(b':')?;
         self.blanks();
         Ok(())
+    }
+
+    /// Passes what stands behind a member of an object, with the blanks around it: true for a comma, false for the
+    /// object's end.
+    #[inline]
+    pub fn another(&mut self) -> Result<bool, NotJson> {
+        if self.pair() == Some(*b",\"") {
+            self.at += 1;
+            return Ok(true);
+        }
+        self.blanks();
+        if self.take(b',') {
+            self.blanks();
+            return Ok(true);
+        }
+        self.expect(b'}').map(|()| false)
     }
 }

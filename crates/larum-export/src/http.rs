@@ -21,6 +21,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a whole connection: slow readers are cut off, scrapers connect again.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Scrapes that are written at a time.
+static SCRAPES: Semaphore = Semaphore::const_new(1);
+
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
@@ -78,12 +81,19 @@ async fn answer(request: Request<Incoming>, pages: Arc<dyn Pages>) -> Result<Res
         Err(why) => page(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{why}\n")),
     };
     Ok(match request.uri().path() {
-        "/metrics" => match tokio::task::spawn_blocking(move || pages.metrics()).await {
-            Ok(text) => page(StatusCode::OK, TEXT, text),
-            Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("the scrape failed: {error}\n")),
-        },
+        "/metrics" => {
+            // One at a time: scrapers share what reading the state costs, and texts do not pile up in memory.
+            let _turn = SCRAPES.acquire().await;
+            match tokio::task::spawn_blocking(move || pages.metrics()).await {
+                Ok(text) => page(StatusCode::OK, TEXT, text),
+                Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("the scrape failed: {error}\n")),
+            }
+        }
         "/-/healthy" => state(pages.healthy(), "healthy"),
-        "/-/ready" => state(pages.ready(), "ready"),
+        "/-/ready" => match tokio::task::spawn_blocking(move || pages.ready()).await {
+            Ok(result) => state(result, "ready"),
+            Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("no answer: {error}\n")),
+        },
         "/" => page(StatusCode::OK, HTML, INDEX),
         _ => page(StatusCode::NOT_FOUND, PLAIN, "not found; see /\n"),
     })

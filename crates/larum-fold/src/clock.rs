@@ -136,6 +136,11 @@ impl SourceClock {
         }
     }
 
+    /// Nothing was asked for until `now_ns`: the time in which partitions did not move begins anew.
+    pub fn excuse(&mut self, now_ns: i64) {
+        self.partitions.values_mut().for_each(|p| p.risen_ns = now_ns);
+    }
+
     /// True while the clock does not wait for the partition.
     pub fn is_left_out(&self, id: PartitionId) -> bool {
         self.partitions.get(&id).is_some_and(|p| p.left_out)

@@ -216,14 +216,10 @@ impl Worker {
             return;
         };
         let payload = value[..value.len().min(record_bytes_max)].to_vec();
-        self.dead_letter_bytes += payload.len();
-        self.dead_letters.push(DeadLetter {
-            partition: partition.id(),
-            offset,
-            reason: reject as u8,
-            size_bytes: value.len() as u64,
-            payload,
-        });
+        let (partition, reason, size_bytes) = (partition.id(), reject as u8, value.len() as u64);
+        let letter = DeadLetter { partition, offset, reason, size_bytes, payload };
+        self.dead_letter_bytes += letter.cost_bytes() as usize;
+        self.dead_letters.push(letter);
     }
 
     /// Offsets up to `end` hold no record that could be read: control records, aborted or compacted ones.

@@ -140,6 +140,11 @@ impl Consumer {
         self.queue.refill(timeout_ms);
     }
 
+    /// Messages of the batch that were not taken yet.
+    pub fn left(&self) -> usize {
+        self.queue.left()
+    }
+
     /// The next message of the batch; `None` when it is used up.
     #[inline]
     pub fn take(&mut self) -> Option<Fetched<'_>> {

@@ -110,10 +110,20 @@ impl Store {
     /// # Errors
     /// The file cannot be renamed.
     pub fn set_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
-        let (file, aside) = (dir.join(FILE), dir.join(format!("{FILE}.old")));
+        let file = dir.join(FILE);
         if !file.exists() {
             return Ok(None);
         }
+        // Somebody else's store is not put aside; a damaged one is.
+        if let Err(error @ DatabaseError::DatabaseAlreadyOpen) = configure(&mut Builder::new()).open(&file) {
+            return match StoreError::from(error) {
+                StoreError::Locked(_) => Err(StoreError::Locked(dir.display().to_string())),
+                other => Err(other),
+            };
+        }
+        let mut numbers = 1..;
+        let free = numbers.find_map(|n| Some(dir.join(format!("{FILE}.old-{n}"))).filter(|path| !path.exists()));
+        let aside = free.unwrap_or_else(|| dir.join(format!("{FILE}.old")));
         std::fs::rename(&file, &aside).map_err(|e| StoreError::Io(format!("{}: {e}", file.display())))?;
         Ok(Some(aside))
     }

@@ -159,6 +159,7 @@ impl View {
         }
         let later = source.pending.split_off(&(target + 1));
         let due = std::mem::replace(&mut source.pending, later);
+        let first = source.tick.map_or(0, |tick| tick + 1);
         source.tick = Some(target);
         let oldest = oldest_panes(target.saturating_sub(source.def.delay_s));
         for (tick, pending) in due {
@@ -173,7 +174,9 @@ impl View {
             }
         }
         for (key, view) in &mut self.keys {
-            if view.def.source == id && key.0 % SWEEP_TICKS == target % SWEEP_TICKS {
+            // Each tick from `first` to `target` has its share of the keys.
+            let turn = (key.0 % SWEEP_TICKS + SWEEP_TICKS - first % SWEEP_TICKS) % SWEEP_TICKS;
+            if view.def.source == id && turn <= target - first {
                 view.tiers.prune(&oldest);
             }
         }
@@ -319,8 +322,10 @@ impl View {
     /// nor read up to a fresh record within the last minute.
     pub fn is_catching_up(&self, source: &SourceView, now_ns: i64) -> bool {
         let left_out = |id| source.clock.as_ref().is_some_and(|c| c.left_out.contains(&id));
+        // With everybody left out nobody shows the present: then all are judged.
+        let nobody_waited_for = self.partitions_of(source.def.id).all(|p| left_out(p.start.id));
         self.partitions_of(source.def.id)
-            .filter(|p| !left_out(p.start.id))
+            .filter(|p| nobody_waited_for || !left_out(p.start.id))
             .any(|p| p.current_ns.is_none_or(|ns| now_ns.saturating_sub(ns) > 60 * SECOND_NS))
     }
 }

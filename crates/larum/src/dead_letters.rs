@@ -79,11 +79,10 @@ impl Carrier {
 
     fn send(&mut self) {
         let now_ns = now_ns();
-        for _ in 0..self.waiting.len() {
-            let Some((due_ns, letter, part)) = self.waiting.pop_front() else { return };
+        while let Some((due_ns, letter, part)) = self.waiting.pop_front() {
             if due_ns > now_ns || self.in_flight.len() >= IN_FLIGHT_MAX {
-                self.waiting.push_back((due_ns, letter, part));
-                continue;
+                self.waiting.push_front((due_ns, letter, part));
+                return;
             }
             self.tickets += 1;
             let headers = headers(&letter, &part);

@@ -14,14 +14,14 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Bytes of the records in it.
+    /// What the records in it cost, bytes.
     pub fn bytes(&self) -> u64 {
-        self.letters.values().map(|l| l.payload.len() as u64).sum()
+        self.letters.values().map(DeadLetter::cost_bytes).sum()
     }
 
-    /// Bytes of one record in it.
+    /// What one record in it costs, bytes.
     pub fn bytes_of(&self, place: &(PartitionId, i64)) -> Option<u64> {
-        self.letters.get(place).map(|l| l.payload.len() as u64)
+        self.letters.get(place).map(DeadLetter::cost_bytes)
     }
 
     /// The records in it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use larum_aggregate::time::SECOND_NS;
-use larum_aggregate::{DeadLetter, PartitionId, SourceId};
+use larum_aggregate::{DeadLetter, PartitionId, PartitionStart, SourceId};
 use larum_fold::{DeadLetters, Registry, SourcePolicy, Worker};
 use larum_kafka::{Consumer, Producer, Watcher, producer};
 use larum_store::{Store, StoreLimits};
@@ -26,7 +26,7 @@ use crate::start::{Plan, PlanError, plan, source_ids};
 use crate::watch::{Watch, show_lag};
 
 /// Longest wait for an answer of the broker outside the readers.
-const ASK: Duration = Duration::from_secs(3);
+const ASK: Duration = Duration::from_secs(1);
 /// Wait before the broker is asked again at start, and before a refused commit is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// A reader that does not answer for so long is dead.
@@ -149,7 +149,6 @@ pub fn run(config: Arc<Config>, opened: Opened, handles: Handles, stop: &AtomicB
     engine.commit(Round { new_sources: first.sources, new_partitions: first.partitions, ..Round::default() }, None)?;
     engine.spawn_carrier(deliveries)?;
     engine.spawn_readers()?;
-    engine.note_targets(&watcher);
     engine.spawn_watch(watcher, watch_found);
     engine.work(stop)
 }
@@ -176,17 +175,18 @@ fn begin(
             );
         }
         let view = opened.durable.read().unwrap_or_else(PoisonError::into_inner).view.outline();
-        let why = match (cluster, plan(config, &view, watcher, now_ns())) {
-            (cluster @ Some(_), Ok(plan)) => {
+        let planned = cluster.is_some().then(|| plan(config, &view, watcher, now_ns()));
+        let why = match planned {
+            Some(Ok(plan)) => {
                 let identity = match &opened.identity {
                     Some(identity) => identity.clone(),
                     None => Identity { cluster, hash_key: random_key()?, began_ns: now_ns() },
                 };
                 return Ok(Some((identity, plan)));
             }
-            (_, Err(error @ PlanError::OtherTopic { .. })) => return Err(error.into()),
-            (_, Err(error)) => error.to_string(),
-            (None, _) => format!("no broker answers at {}", config.kafka.brokers),
+            Some(Err(error @ PlanError::OtherTopic { .. })) => return Err(error.into()),
+            Some(Err(error)) => error.to_string(),
+            None => format!("no broker answers at {}", config.kafka.brokers),
         };
         if said.as_ref() != Some(&why) {
             tracing::warn!("{why}; asking until it does");
@@ -275,7 +275,7 @@ impl Engine {
             let settings = ReaderSettings {
                 dead_letters,
                 outbox_bytes_max: config.dead_letters.outbox_bytes_max,
-                block: config.dead_letters.when_full == WhenFull::Block,
+                block: config.dead_letters.topic.is_some() && config.dead_letters.when_full == WhenFull::Block,
                 open_entries_max: OPEN_ENTRIES_MAX,
             };
             let worker = Worker::new(registry.clone(), config.limits, sources);
@@ -283,11 +283,14 @@ impl Engine {
             spawn(&format!("reader-{number}"), move || reader.run())?;
             self.readers.push(ReaderHandle { control, parts: 0 });
         }
+        // Before anybody adds to it.
+        let letters: Vec<DeadLetter> = {
+            let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
+            self.handles.shared.outbox_bytes.store(durable.outbox.bytes(), Ordering::Relaxed);
+            durable.outbox.letters().cloned().collect()
+        };
         self.add_parts()?;
-        let durable = self.handles.durable.clone();
-        let durable = durable.read().unwrap_or_else(PoisonError::into_inner);
-        self.handles.shared.outbox_bytes.store(durable.outbox.bytes(), Ordering::Relaxed);
-        self.carry(durable.outbox.letters().cloned().collect());
+        self.carry(letters);
         Ok(())
     }
 
@@ -298,7 +301,9 @@ impl Engine {
         for view in durable.view.partitions() {
             let start = &view.start;
             let known = self.parts.read().unwrap_or_else(PoisonError::into_inner).iter().any(|p| p.id == start.id);
-            let configured = self.config.sources.iter().any(|s| s.topics.contains(&start.topic));
+            let name = durable.view.source(start.source).map(|s| &s.def.name);
+            let of_source = self.config.sources.iter().find(|s| Some(&s.name) == name);
+            let configured = of_source.is_some_and(|s| s.topics.contains(&start.topic));
             let Some((source, policy)) = self.sources.get(&start.source).filter(|_| !known && configured) else {
                 continue;
             };
@@ -313,20 +318,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Notes where the logs end now: reaching that is being ready.
-    fn note_targets(&self, watcher: &Watcher) {
-        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let places: Vec<_> = parts.iter().map(|p| (p.topic.clone(), p.partition)).collect();
-        let asked_ns = now_ns();
-        let ends = watcher.ends(&places).unwrap_or_default();
-        let mut targets = Vec::new();
-        for (part, place) in parts.iter().zip(&places) {
-            if let Some(end) = ends.get(place) {
-                part.report_end(*end, asked_ns);
-                targets.push((part.id, *end));
-            }
+    /// Notes where the logs end, once every partition has an answer: reaching that is being ready.
+    fn note_targets(&self, parts: &[Arc<PartShared>]) {
+        let mut targets = self.handles.targets.write().unwrap_or_else(PoisonError::into_inner);
+        if targets.is_none() && !parts.is_empty() {
+            *targets = parts.iter().map(|part| part.end().map(|(end, _)| (part.id, end))).collect();
         }
-        *self.handles.targets.write().unwrap_or_else(PoisonError::into_inner) = Some(targets);
     }
 
     fn spawn_watch(&self, watcher: Watcher, found: Found) {
@@ -357,13 +354,20 @@ impl Engine {
             due_ns = now_ns() + self.config.commit_interval.as_nanos() as i64;
             self.handles.shared.round_ns.store(now_ns(), Ordering::Relaxed);
             if self.keeper.is_stalled() {
-                self.again(stopping)?;
+                self.again()?;
             } else {
                 self.round()?;
             }
             if stopping {
+                if self.keeper.is_stalled() {
+                    tracing::error!(
+                        bytes = self.keeper.stalled_bytes(),
+                        "stopping without a last commit, because the disk refuses; its records are read again"
+                    );
+                }
                 return Ok(());
             }
+            self.note_targets(&self.parts.read().unwrap_or_else(PoisonError::into_inner).clone());
             if now_ns() - shown_ns > SECOND_NS {
                 shown_ns = now_ns();
                 self.show();
@@ -376,6 +380,8 @@ impl Engine {
         let began_ns = now_ns();
         let mut round = Round { delivered: self.delivered.try_iter().collect(), ..Round::default() };
         match self.found.try_recv() {
+            // Made before an earlier plan was durable: the next look finds what is still new.
+            Ok(Ok(plan)) if self.knows_some_of(&plan) => {}
             Ok(Ok(plan)) => {
                 tracing::info!(partitions = plan.partitions.len(), "new partitions begin");
                 (round.new_sources, round.new_partitions) = (plan.sources, plan.partitions);
@@ -401,6 +407,15 @@ impl Engine {
             self.add_parts()?;
         }
         Ok(())
+    }
+
+    fn knows_some_of(&self, plan: &Plan) -> bool {
+        let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
+        let place = |p: &PartitionStart| (p.source, p.topic.clone(), p.partition);
+        let known = |new: &PartitionStart| {
+            durable.view.partitions().any(|old| old.start.id == new.id || place(&old.start) == place(new))
+        };
+        plan.partitions.iter().any(known)
     }
 
     fn cut(&mut self, forget: bool) -> anyhow::Result<Vec<ReaderCut>> {
@@ -434,18 +449,11 @@ impl Engine {
     }
 
     /// Tries a commit again that the disk refused.
-    fn again(&mut self, stopping: bool) -> anyhow::Result<()> {
+    fn again(&mut self) -> anyhow::Result<()> {
         let result = self.keeper.retry();
         self.after(result, 0)?;
         if self.keeper.is_stalled() {
-            if stopping {
-                tracing::error!(
-                    bytes = self.keeper.stalled_bytes(),
-                    "stopping without a last commit, because the disk refuses; its records are read again"
-                );
-            } else {
-                std::thread::sleep(AGAIN);
-            }
+            std::thread::sleep(AGAIN);
         } else {
             self.add_parts()?;
         }
@@ -454,7 +462,9 @@ impl Engine {
 
     fn after(&mut self, result: Result<Committed, larum_store::StoreError>, freed_bytes: u64) -> anyhow::Result<()> {
         let (own, shared) = (&self.handles.own, &self.handles.shared);
-        shared.outbox_bytes.fetch_sub(freed_bytes, Ordering::Relaxed);
+        let free = |bytes: u64| Some(bytes.saturating_sub(freed_bytes));
+        // Always Some, so it cannot fail.
+        let _ = shared.outbox_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
         match result {
             Ok(committed) => {
                 if shared.stalled.swap(false, Ordering::Relaxed) {

@@ -58,6 +58,8 @@ pub struct Keeper {
     registry: Arc<Registry>,
     /// Cut off the workers but not durable, because the disk refused.
     pending: Option<(Delta, Vec<u8>)>,
+    /// Commits were refused since the clocks were last moved.
+    was_stalled: bool,
     /// Emptied entries for the workers' next cuts.
     spare: Vec<Vec<Vec<Entry>>>,
     /// Slots that were announced to be freed at the next commit.
@@ -78,7 +80,17 @@ impl Keeper {
             let clock = |s: &larum_view::SourceView| SourceClock::new(s.def.id, now_ns, s.clock.as_ref());
             durable.view.sources().map(|s| (s.def.id, clock(s))).collect()
         };
-        Keeper { store, identity, durable, clocks, registry, pending: None, spare: Vec::new(), retiring: None }
+        Keeper {
+            store,
+            identity,
+            durable,
+            clocks,
+            registry,
+            pending: None,
+            was_stalled: false,
+            spare: Vec::new(),
+            retiring: None,
+        }
     }
 
     /// The clock of a source, Unix ns event time.
@@ -113,9 +125,9 @@ impl Keeper {
     /// The store refuses. If that is temporary the round is kept: call [`Keeper::retry`], and cut nothing meanwhile.
     pub fn commit(&mut self, round: Round) -> Result<Committed, StoreError> {
         debug_assert!(self.pending.is_none(), "a stalled commit comes first");
-        let ticks_before = self.clock_seconds();
+        let shown_before = self.shown_clocks();
         let delta = self.delta(round);
-        if delta.is_empty() && self.clock_seconds() == ticks_before {
+        if delta.is_empty() && self.shown_clocks() == shown_before {
             return Ok(Committed::Nothing);
         }
         let bytes = delta.encode();
@@ -129,7 +141,9 @@ impl Keeper {
     /// As [`Keeper::commit`].
     pub fn retry(&mut self) -> Result<Committed, StoreError> {
         let Some((_, bytes)) = &self.pending else { return Ok(Committed::Nothing) };
-        let seq = self.store.append(bytes, &self.identity)?;
+        let appended = self.store.append(bytes, &self.identity);
+        self.was_stalled |= appended.is_err();
+        let seq = appended?;
         // Durable from here on, so it may be seen.
         let Some((delta, bytes)) = self.pending.take() else { return Ok(Committed::Nothing) };
         let bytes = bytes.len();
@@ -141,8 +155,9 @@ impl Keeper {
         Ok(Committed::Visible { seq, bytes })
     }
 
-    fn clock_seconds(&self) -> Vec<Option<u32>> {
-        self.clocks.values().map(|c| c.clock_ns().map(second_of)).collect()
+    /// What anybody can see of the clocks: their second, and who is left out.
+    fn shown_clocks(&self) -> Vec<(Option<u32>, Vec<PartitionId>)> {
+        self.clocks.values().map(|c| (c.clock_ns().map(second_of), c.cut().left_out)).collect()
     }
 
     /// One Delta of all that the round holds.
@@ -188,7 +203,12 @@ impl Keeper {
     /// Moves the clocks to where the cuts stand.
     fn advance(&mut self, now_ns: i64, statuses: &BTreeMap<SourceId, Vec<PartStatus>>, delta: &mut Delta) {
         let read: BTreeSet<PartitionId> = delta.parts.iter().filter(|p| p.next > p.from).map(|p| p.id).collect();
+        let was_stalled = std::mem::take(&mut self.was_stalled);
         for (source, clock) in &mut self.clocks {
+            if was_stalled {
+                // Nothing was asked for while the disk refused, so nobody is to blame for standing still.
+                clock.excuse(now_ns);
+            }
             if let Some(statuses) = statuses.get(source) {
                 clock.advance(now_ns, statuses.iter().any(|s| read.contains(&s.id)), statuses);
             }
@@ -204,7 +224,8 @@ impl Keeper {
         // A name stays while a key that was not freed after all shows it, or the Delta relies on it.
         let freed: BTreeSet<_> = delta.retired_keys.iter().collect();
         let kept = keys.iter().filter(|k| !freed.contains(&k.id)).flat_map(|k| [k.tenant, k.region]);
-        let needed: BTreeSet<_> = kept.chain(delta.names.iter().map(|n| n.id)).collect();
+        let relied = delta.keys.iter().flat_map(|k| [k.tenant, k.region]).chain(delta.names.iter().map(|n| n.id));
+        let needed: BTreeSet<_> = kept.chain(relied).collect();
         let names: Vec<NameDef> = names.into_iter().filter(|n| !needed.contains(&n.id)).collect();
         delta.retired_names = self.registry.retire_names(&names);
     }

@@ -23,6 +23,8 @@ const UNMET_MAX: usize = 8;
 const FETCH_MS: i32 = 10;
 /// Longest wait for an answer about a partition's ends.
 const ASK: Duration = Duration::from_secs(2);
+/// A partition that was unassigned is not assigned again before so long, ns: the client stops reading in its own time.
+const RELEASE_NS: i64 = SECOND_NS / 4;
 /// Wait while nothing may be read.
 const IDLE: Duration = Duration::from_millis(5);
 
@@ -60,8 +62,6 @@ pub struct ReaderCut {
     pub cut: WorkerCut,
     /// Append time of the newest record in it, Unix ns.
     pub newest_append_ns: Option<i64>,
-    /// Partitions that were stopped, each with the reason and the mend.
-    pub stopped: Vec<String>,
 }
 
 /// Settings of a reader.
@@ -86,6 +86,10 @@ struct ReadPart {
     unmet: VecDeque<(i64, i64)>,
     /// When the last end that was reached had been asked for.
     live_at_ns: Option<i64>,
+    /// To be assigned, where it stands by then, at this time.
+    assign_at_ns: Option<i64>,
+    /// When it was last unassigned.
+    released_ns: i64,
 }
 
 /// A worker with its consumer.
@@ -97,7 +101,6 @@ pub struct Reader {
     settings: ReaderSettings,
     shared: Arc<Shared>,
     newest_append_ns: Option<i64>,
-    stopped: Vec<String>,
     served_ns: i64,
 }
 
@@ -110,17 +113,7 @@ impl Reader {
         settings: ReaderSettings,
         shared: Arc<Shared>,
     ) -> Self {
-        Reader {
-            worker,
-            consumer,
-            parts: Vec::new(),
-            control,
-            settings,
-            shared,
-            newest_append_ns: None,
-            stopped: Vec::new(),
-            served_ns: 0,
-        }
+        Reader { worker, consumer, parts: Vec::new(), control, settings, shared, newest_append_ns: None, served_ns: 0 }
     }
 
     /// Reads until nobody is left to hand anything to.
@@ -159,8 +152,7 @@ impl Reader {
     }
 
     fn add(&mut self, part: NewPart) {
-        let slot = self.consumer.add(&part.shared.topic, part.shared.partition);
-        let next = part.state.next;
+        self.consumer.add(&part.shared.topic, part.shared.partition);
         part.shared.progress(part.state.watermark_ns, true);
         self.worker.add(part.state, part.policy);
         self.parts.push(ReadPart {
@@ -170,19 +162,26 @@ impl Reader {
             stopped: false,
             unmet: VecDeque::new(),
             live_at_ns: None,
+            assign_at_ns: Some(0),
+            released_ns: 0,
         });
-        self.assign(slot, next);
     }
 
-    fn assign(&mut self, slot: usize, offset: i64) {
-        if let Err(error) = self.consumer.assign(slot, offset) {
-            tracing::error!(%error, "a partition cannot be read");
+    /// Reads on from where the partition stands; tried again if the client refuses.
+    fn assign(&mut self, slot: usize, now_ns: i64) {
+        self.parts[slot].assign_at_ns = None;
+        if let Err(error) = self.consumer.assign(slot, self.worker.state(slot).next) {
+            tracing::warn!(%error, "a partition cannot be read yet");
+            self.parts[slot].assign_at_ns = Some(now_ns + SECOND_NS);
         }
     }
 
-    fn unassign(&mut self, slot: usize) {
+    /// Stops reading; the client needs a moment for it, and until then the partition must not be assigned again.
+    fn unassign(&mut self, slot: usize, now_ns: i64) {
+        self.parts[slot].assign_at_ns = None;
+        self.parts[slot].released_ns = now_ns;
         if let Err(error) = self.consumer.unassign(slot) {
-            tracing::error!(%error, "a partition cannot be given back");
+            tracing::warn!(%error, "a partition cannot be given back");
         }
     }
 
@@ -246,27 +245,25 @@ impl Reader {
         if self.parts[slot].held || self.parts[slot].stopped {
             return;
         }
-        self.unassign(slot);
+        let now_ns = now_ns();
+        self.unassign(slot, now_ns);
+        self.parts[slot].assign_at_ns = Some(now_ns + RELEASE_NS);
         match self.consumer.ends_of(slot, ASK) {
             Ok(PartitionEnds { first, .. }) if next < first => {
                 tracing::error!(topic, partition, next, first, "records were deleted before they were read: lost");
                 self.worker.lose(slot, first);
-                self.assign(slot, first);
             }
             Ok(PartitionEnds { end, .. }) if next > end => {
                 self.parts[slot].stopped = true;
+                self.parts[slot].assign_at_ns = None;
                 let text = format!(
                     "{topic}/{partition} ends at {end}, below offset {next} up to which it was counted: its log was \
                      cut or made anew. It is not read any more; mend the topic, or start a new epoch with --reset-state"
                 );
                 tracing::error!("{text}");
-                self.stopped.push(text);
             }
-            Ok(_) => self.assign(slot, next),
-            Err(error) => {
-                tracing::warn!(%error, "asking again");
-                self.assign(slot, next);
-            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "asking again"),
         }
     }
 
@@ -285,16 +282,27 @@ impl Reader {
             if live {
                 self.worker.live(slot, now_ns);
             }
-            let part = &self.parts[slot];
-            let hold = !part.stopped && part.source.holds(watermark_ns, part.held);
-            if hold != part.held && !part.stopped {
-                self.parts[slot].held = hold;
-                if hold {
-                    self.unassign(slot);
-                } else {
-                    self.assign(slot, next);
-                }
+            if self.parts[slot].assign_at_ns.is_some_and(|at_ns| now_ns >= at_ns) {
+                self.assign(slot, now_ns);
             }
+            self.hold_or_release(slot, watermark_ns, now_ns);
+        }
+    }
+
+    /// Holds a partition that runs too far ahead of the clock, and releases it once the clock has followed.
+    fn hold_or_release(&mut self, slot: usize, watermark_ns: Option<i64>, now_ns: i64) {
+        let part = &self.parts[slot];
+        let hold = part.source.holds(watermark_ns, part.held);
+        if part.stopped || hold == part.held {
+            return;
+        }
+        if hold {
+            self.parts[slot].held = true;
+            self.unassign(slot, now_ns);
+        } else if self.consumer.left() == 0 && now_ns - part.released_ns >= RELEASE_NS {
+            // What is left of a batch may hold later records of it, which must not be taken for the next ones.
+            self.parts[slot].held = false;
+            self.assign(slot, now_ns);
         }
     }
 
@@ -316,7 +324,6 @@ impl Reader {
         ReaderCut {
             cut: WorkerCut { statuses, cut: self.worker.cut(forget, spare) },
             newest_append_ns: self.newest_append_ns.take(),
-            stopped: std::mem::take(&mut self.stopped),
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::start::{Plan, PlanError, plan};
 
 /// Time between questions for ends: well below the 2 s for which an answer counts.
 const ENDS_EVERY: Duration = Duration::from_millis(400);
+/// A partition that answered within so long is asked first, ns.
+const LATELY_NS: i64 = 10 * SECOND_NS;
 /// Time between looks for new partitions, and between offsets written for lag tools, ns.
 const LOOK_EVERY_NS: i64 = 5 * SECOND_NS;
 
@@ -68,7 +70,29 @@ impl Watch {
                     }
                 }
             }
-            Err(error) => tracing::debug!(%error, "no answer about ends of logs"),
+            Err(error) => {
+                tracing::debug!(%error, "no common answer about ends of logs; asking one by one");
+                self.ends_one_by_one(&parts);
+            }
+        }
+    }
+
+    /// One partition without a leader spoils the common answer: those that answered lately are asked first, one by one,
+    /// and only a few of the others, so that the silent ones delay nobody.
+    fn ends_one_by_one(&self, parts: &[Arc<PartShared>]) {
+        let began_ns = now_ns();
+        let lately = |part: &&Arc<PartShared>| part.end().is_some_and(|(_, at_ns)| began_ns - at_ns < LATELY_NS);
+        let (first, mut others): (Vec<_>, Vec<_>) = parts.iter().partition(lately);
+        if !others.is_empty() {
+            let turn = (began_ns / SECOND_NS) as usize % others.len();
+            others.rotate_left(turn);
+            others.truncate(1);
+        }
+        for part in first.into_iter().chain(others) {
+            let asked_ns = now_ns();
+            if let Ok(ends) = self.watcher.ends_of(&part.topic, part.partition) {
+                part.report_end(ends.end, asked_ns);
+            }
         }
     }
 
