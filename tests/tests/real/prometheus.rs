@@ -36,10 +36,10 @@ fn prometheus_agrees_with_the_truth_across_kill_9() {
     }
     let want: u64 = truth.logins.values().sum();
     assert_eq!(one("sum(larum_login_attempts_total)") as u64, want);
-    // increase() does not see what was counted before the first scrape of a series, and extrapolates: within 5 %.
+    // increase() does not see what was counted before the first scrape of each of many rare series: within 10 %.
     let increase = one("sum(increase(larum_token_requests_total[5m]))");
     let tokens: u64 = truth.tokens.values().sum();
-    assert!((increase / tokens as f64 - 1.0).abs() < 0.05, "{increase} {tokens}");
+    assert!((increase / tokens as f64 - 1.0).abs() < 0.1, "{increase} {tokens}");
     // The gauge that Prometheus holds is the one that was scraped.
     let scraped: f64 = last
         .of("larum_login_failures_per_second")
