@@ -4,7 +4,8 @@
 //! [`AuthEvent`]s or into the first [`Reject`] that applies. Nothing here knows Kafka, windows or a clock.
 //!
 //! Reading order: [`event`] (what an event is), [`reject`] (why a record is refused), `json` (strict JSON
-//! scanning), `number`, `time` and `words` (exact conversions), `decode` (the strict single-pass reader),
+//! scanning), `number`, `time` and `words` (exact conversions), `decode` and `raw` (the strict
+//! single-pass reader),
 //! `code` (the dense number of what is counted).
 
 mod code;
@@ -12,6 +13,7 @@ mod decode;
 mod event;
 mod json;
 mod number;
+mod raw;
 mod reject;
 mod time;
 mod words;

@@ -18,8 +18,8 @@ use larum_view::View;
 use crate::cli::DemoArgs;
 use crate::clock::now_ns;
 use crate::config::{Config, Overrides};
-use crate::engine;
 use crate::run::{self, Running};
+use crate::state;
 
 const TOPIC: &str = "auth-events";
 const DEAD_LETTERS: &str = "larum-dead-letters";
@@ -72,7 +72,7 @@ fn config(broker: &EmbeddedBroker, args: &DemoArgs, state: PathBuf) -> anyhow::R
 }
 
 async fn on(config: &Arc<Config>, args: &DemoArgs) -> anyhow::Result<()> {
-    let mut running = run::start(config.clone(), engine::open(config, false)?).await?;
+    let mut running = run::start(config.clone(), state::open(config, false)?).await?;
     println!("metrics on http://{}/metrics; an attack on one tenant begins after 20 s", config.listen);
     let load = start_load(config, args)?;
     let began_ns = now_ns();

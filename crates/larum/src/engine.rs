@@ -11,18 +11,17 @@ use larum_aggregate::time::SECOND_NS;
 use larum_aggregate::{DeadLetter, PartitionId, PartitionStart, SourceId};
 use larum_fold::{DeadLetters, Registry, SourcePolicy, Worker};
 use larum_kafka::{Consumer, Producer, Watcher, producer};
-use larum_store::{Store, StoreLimits};
-use serde::{Deserialize, Serialize};
+use larum_store::Store;
 
 use crate::clock::now_ns;
 use crate::config::{Config, WhenFull};
 use crate::dead_letters::Carrier;
-use crate::durable::{Durable, resume};
+use crate::durable::resume;
 use crate::keeper::{Committed, Keeper, Round};
-use crate::own::OwnMetrics;
 use crate::reader::{Control, NewPart, Reader, ReaderCut, ReaderSettings};
-use crate::shared::{PartShared, Shared, SourceShared};
+use crate::shared::{PartShared, SourceShared};
 use crate::start::{Plan, PlanError, plan, source_ids};
+use crate::state::{Handles, Identity, Opened, random_key};
 use crate::watch::{Watch, show_lag};
 
 /// Longest wait for an answer of the broker outside the readers.
@@ -39,79 +38,6 @@ const RETIRE_EVERY_NS: i64 = 60 * SECOND_NS;
 const LETTER_OVERHEAD_BYTES: usize = 4096;
 /// What Kafka's topics take unless told otherwise.
 const TOPIC_RECORD_BYTES: usize = 1_048_588;
-
-/// What belongs to an epoch of the store; fixed with its first commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// The Kafka cluster's id, where it says one.
-    pub cluster: Option<String>,
-    /// Hides hostile names, seeds look-ups.
-    pub hash_key: (u64, u64),
-    /// When the epoch began, Unix ns.
-    pub began_ns: i64,
-}
-
-/// The state directory, opened and read back.
-pub struct Opened {
-    store: Store,
-    identity: Option<Identity>,
-    /// The durable state.
-    pub durable: Arc<RwLock<Durable>>,
-}
-
-/// Opens the state directory; `reset` puts what is there aside first.
-///
-/// # Errors
-/// It is in use, damaged, of another version, or the disk refuses; the message says what to do.
-pub fn open(config: &Config, reset: bool) -> anyhow::Result<Opened> {
-    if reset && let Some(aside) = Store::set_aside(&config.state)? {
-        tracing::warn!(aside = %aside.display(), "a new epoch begins; the store before it was put aside");
-    }
-    let (store, recovered) = Store::open(&config.state, StoreLimits::default())?;
-    if recovered.torn {
-        tracing::warn!("the last commit was torn and is cut off; its records are read again");
-    }
-    let identity = recovered.identity.as_deref().map(serde_json::from_slice).transpose();
-    let identity =
-        identity.context("the store is damaged: its identity cannot be read; start anew with --reset-state")?;
-    let durable = Durable::recover(recovered.snapshot.as_deref(), &recovered.commits)
-        .context("the store cannot be read; use the version that wrote it, or start anew with --reset-state")?;
-    Ok(Opened { store, identity, durable: Arc::new(RwLock::new(durable)) })
-}
-
-/// Offsets to be reached, by partition.
-pub type Targets = Vec<(PartitionId, i64)>;
-
-/// What other threads may look at while the engine runs.
-#[derive(Clone)]
-pub struct Handles {
-    /// The durable state.
-    pub durable: Arc<RwLock<Durable>>,
-    /// Atomics.
-    pub shared: Arc<Shared>,
-    /// Own metrics.
-    pub own: Arc<OwnMetrics>,
-    /// Admission, once the engine has begun.
-    pub registry: Arc<RwLock<Option<Arc<Registry>>>>,
-    /// Ends seen at start, once they are known.
-    pub targets: Arc<RwLock<Option<Targets>>>,
-}
-
-impl Handles {
-    /// Handles of a state that is not being written yet.
-    ///
-    /// # Errors
-    /// Own metrics cannot be made.
-    pub fn new(opened: &Opened) -> anyhow::Result<Self> {
-        Ok(Handles {
-            durable: opened.durable.clone(),
-            shared: Arc::new(Shared::default()),
-            own: Arc::new(OwnMetrics::new()?),
-            registry: Arc::default(),
-            targets: Arc::default(),
-        })
-    }
-}
 
 struct ReaderHandle {
     control: Sender<Control>,
@@ -195,11 +121,6 @@ fn begin(
         std::thread::sleep(AGAIN);
     }
     Ok(None)
-}
-
-fn random_key() -> anyhow::Result<(u64, u64)> {
-    let random = || getrandom::u64().map_err(|e| anyhow::anyhow!("no random numbers can be had: {e}"));
-    Ok((random()?, random()?))
 }
 
 /// Ends of the channels that the other threads get.

@@ -1,6 +1,7 @@
 //! The Larum program as a library: configuration, wiring, command line. The binary is a thin `main`.
 //!
 //! Reading order: [`config`], [`keeper`] (commits), [`reader`] (a worker's thread), [`start`] (where partitions begin),
+//! [`state`] (what a restart reads back),
 //! [`engine`] (the threads together), [`pages`] (what is served), then the commands.
 
 pub mod check;
@@ -19,4 +20,5 @@ pub mod reader;
 pub mod run;
 pub mod shared;
 pub mod start;
+pub mod state;
 pub mod watch;

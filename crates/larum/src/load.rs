@@ -41,9 +41,8 @@ fn profile(args: &LoadArgs, start_ns: i64) -> Profile {
 /// The figures are out of range, the broker refuses, records were not delivered, or the file cannot be written.
 pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
     if args.list {
-        for scenario in Scenario::ALL {
-            println!("{}\n    {}\n", scenario.name(), scenario.explain());
-        }
+        let explained = Scenario::ALL.iter().map(|s| format!("{}\n    {}\n\n", s.name(), s.explain()));
+        std::io::stdout().write_all(explained.collect::<String>().as_bytes())?;
         return Ok(());
     }
     let settings = ClientSettings { brokers: args.brokers.clone(), group: "larum-load".into(), queue_bytes: 64 << 20 };

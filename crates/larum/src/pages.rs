@@ -9,7 +9,7 @@ use larum_export::{TextWriter, own};
 use larum_view::Reading;
 
 use crate::clock::now_ns;
-use crate::engine::Handles;
+use crate::state::Handles;
 
 /// Without a round of the committer for so long, the process is not well, ns.
 const HEARTBEAT_NS: i64 = 60 * SECOND_NS;

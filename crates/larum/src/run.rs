@@ -8,8 +8,9 @@ use anyhow::Context as _;
 use larum_export::http;
 
 use crate::config::Config;
-use crate::engine::{self, Handles, Opened};
+use crate::engine;
 use crate::pages::LarumPages;
+use crate::state::{self, Handles, Opened};
 
 /// An orderly end takes no longer than this.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -74,7 +75,7 @@ pub async fn run(config: Config, reset_state: bool) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let config = Arc::new(config);
-    let opened = engine::open(&config, reset_state)?;
+    let opened = state::open(&config, reset_state)?;
     let mut running = start(config.clone(), opened).await?;
     tracing::info!(listen = %config.listen, state = %config.state.display(), "serving /metrics");
     tokio::select! {

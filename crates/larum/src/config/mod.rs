@@ -129,9 +129,7 @@ impl Config {
         let mut reader = Reader::new(root.as_ref());
         let config = read(&mut reader, overrides);
         let mut problems = reader.finish();
-        if problems.is_empty() {
-            config.check(&mut problems);
-        }
+        config.check(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
@@ -345,6 +343,7 @@ mod tests {
                 "line 9: limits.tenants takes a whole number from 2 to 1000000, not many",
                 "line 10: windows knows 1m, 5m, 30m, 1h, 6h, not 7m",
                 "line 11: start_at takes end, earliest or a time such as 2026-03-14T09:20:00Z, not yesterday",
+                "kafka.brokers is missing: give it in the file or as --brokers host:port",
             ]
         );
     }
