@@ -176,7 +176,7 @@ impl Registry {
         }
     }
 
-    /// Announces that slots may be freed. Until [`Registry::retire`] any use revives them.
+    /// Announces that slots may be freed. Until they are retired any use revives them.
     pub fn announce(&self, keys: &[KeyDef], names: &[NameDef]) {
         for key in keys {
             if let Some(mut slot) = self.keys.get_mut(&(key.source, key.tenant, key.region)) {
