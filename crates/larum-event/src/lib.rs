@@ -3,7 +3,7 @@
 //! One Kafka record holds one event (or several, see [`Records`]). [`Decoder`] turns its bytes into borrowed
 //! [`AuthEvent`]s or into the first [`Reject`] that applies. Nothing here knows Kafka, windows or a clock.
 //!
-//! Reading order: [`event`] (what an event is), [`reject`] (why a record is refused), `json` (strict JSON
+//! Reading order: `event` (what an event is), `reject` (why a record is refused), `json` (strict JSON
 //! scanning), `number`, `time` and `words` (exact conversions), `decode` and `raw` (the strict
 //! single-pass reader),
 //! `code` (the dense number of what is counted).
