@@ -1,12 +1,13 @@
 //! The strict single-pass reader: bytes to a borrowed [`AuthEvent`], or to the first [`Reject`] that applies.
 //!
 //! One pass over the record notes every fault it meets and goes on, because a fault that comes later in the record may
-//! come earlier in the order of reasons. A faster reader that speculates on the layout of the record before may stand in
-//! front of it later; this one decides.
+//! come earlier in the order of reasons.
 
 use crate::event::AuthEvent;
 use crate::json::{Marks, NotJson, Scanner};
+use crate::layout::Layout;
 use crate::raw::RawEvent;
+use crate::reader::Reader;
 use crate::reject::Reject;
 
 /// How many events a record of a source holds.
@@ -41,6 +42,7 @@ impl Default for Limits {
 pub struct Decoder {
     limits: Limits,
     marks: Marks,
+    layout: Layout,
     raw: RawEvent,
     scratch: String,
     stack: Vec<u8>,
@@ -103,49 +105,41 @@ impl Decoder {
     }
 
     fn decode_text<'a>(&'a mut self, record: &'a str) -> Result<AuthEvent<'a>, Reject> {
-        self.marks.mark(record.as_bytes());
-        let Decoder { marks, raw, scratch, stack, .. } = self;
-        let mut scanner = Scanner::new(record.as_bytes(), marks);
-        scanner.blanks();
-        raw.read(record, &mut scanner, scratch, stack).map_err(|NotJson| Reject::NotJson)?;
-        scanner.blanks();
-        if !scanner.is_at_end() {
-            return Err(Reject::NotJson);
-        }
+        let Decoder { marks, layout, raw, scratch, stack, .. } = self;
+        let mut reader = Reader { record, scanner: Scanner::new(record.as_bytes(), marks), scratch, stack, layout };
+        reader.scanner.blanks();
+        reader.read(raw).map_err(|NotJson| Reject::NotJson)?;
+        reader.scanner.end().map_err(|NotJson| Reject::NotJson)?;
         self.raw.finish(record, &self.scratch)
     }
 
     fn decode_array(&mut self, record: &str, mut visit: impl FnMut(&AuthEvent<'_>)) -> Result<usize, Reject> {
-        self.marks.mark(record.as_bytes());
-        let Decoder { marks, raw, scratch, stack, .. } = self;
-        let mut scanner = Scanner::new(record.as_bytes(), marks);
-        scanner.blanks();
-        let is_array = scanner.take(b'[');
+        let Decoder { marks, layout, raw, scratch, stack, .. } = self;
+        let mut reader = Reader { record, scanner: Scanner::new(record.as_bytes(), marks), scratch, stack, layout };
+        reader.scanner.blanks();
+        let is_array = reader.scanner.take(b'[');
         let (mut events, mut first_bad) = (0, None);
         let mut read = || -> Result<(), NotJson> {
             if !is_array {
-                scanner.skip(0, stack)?;
-            } else {
-                scanner.blanks();
-                while events > 0 || !scanner.take(b']') {
-                    scanner.blanks();
-                    raw.read(record, &mut scanner, scratch, stack)?;
-                    events += 1;
-                    match raw.finish(record, scratch) {
-                        Ok(event) => visit(&event),
-                        Err(reject) => first_bad = first_bad.or(Some(reject)),
-                    }
-                    scanner.blanks();
-                    if scanner.take(b']') {
-                        break;
-                    }
-                    if !scanner.take(b',') {
-                        return Err(NotJson);
-                    }
-                }
+                reader.scanner.skip(0, reader.stack)?;
+                return reader.scanner.end();
             }
-            scanner.blanks();
-            if scanner.is_at_end() { Ok(()) } else { Err(NotJson) }
+            reader.scanner.blanks();
+            while events > 0 || !reader.scanner.take(b']') {
+                reader.scanner.blanks();
+                reader.read(raw)?;
+                events += 1;
+                match raw.finish(record, reader.scratch) {
+                    Ok(event) => visit(&event),
+                    Err(reject) => first_bad = first_bad.or(Some(reject)),
+                }
+                reader.scanner.blanks();
+                if reader.scanner.take(b']') {
+                    break;
+                }
+                reader.scanner.expect(b',')?;
+            }
+            reader.scanner.end()
         };
         read().map_err(|NotJson| Reject::NotJson)?;
         match first_bad {

@@ -6,21 +6,42 @@ use wide::u8x16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotJson;
 
-/// A string's content: a range of the record, or of the scratch where it held escapes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Text {
-    /// Bytes `start..end` of the record.
-    Raw(u32, u32),
-    /// Bytes `start..end` of the scratch.
-    Unescaped(u32, u32),
-}
+/// A range of the record, or of the scratch: 32-bit start and end in one number, so that it travels in a register.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Text(u64);
 
 impl Text {
+    /// Set in the start of a range of the scratch; records are far smaller.
+    const UNESCAPED: u64 = 1 << 31;
+
+    /// Bytes `start..end` of the record.
+    #[inline(always)]
+    fn raw(start: usize, end: usize) -> Text {
+        Text(start as u64 | (end as u64) << 32)
+    }
+
+    /// Bytes `start..end` of the scratch: a string's content, once its escapes were read.
+    fn unescaped(start: usize, end: usize) -> Text {
+        Text(Self::raw(start, end).0 | Self::UNESCAPED)
+    }
+
+    #[inline(always)]
+    fn range(self) -> (usize, usize) {
+        (((self.0 & !Self::UNESCAPED) as u32) as usize, (self.0 >> 32) as usize)
+    }
+
     /// Its size, bytes.
-    #[inline]
-    pub fn len(self) -> u32 {
-        let (Text::Raw(start, end) | Text::Unescaped(start, end)) = self;
+    #[inline(always)]
+    pub fn len(self) -> usize {
+        let (start, end) = self.range();
         end - start
+    }
+
+    /// What it is a range of, and the range.
+    #[inline(always)]
+    pub fn of<'a>(self, record: &'a str, scratch: &'a str) -> (&'a str, usize, usize) {
+        let (start, end) = self.range();
+        (if self.0 & Self::UNESCAPED == 0 { record } else { scratch }, start, end)
     }
 }
 
@@ -29,8 +50,8 @@ impl Text {
 pub enum Value {
     /// A string.
     Text(Text),
-    /// A number: its range in the record.
-    Number(usize, usize),
+    /// A number.
+    Number(Text),
     /// `null`.
     Null,
     /// `true`, `false`, an array or an object.
@@ -103,8 +124,10 @@ pub struct Scanner<'r> {
 }
 
 impl<'r> Scanner<'r> {
-    /// Starts at the beginning of `bytes`, which `marks` are of.
-    pub fn new(bytes: &'r [u8], marks: &'r Marks) -> Self {
+    /// Starts at the beginning of `bytes`; puts their marks into `marks`.
+    #[inline]
+    pub fn new(bytes: &'r [u8], marks: &'r mut Marks) -> Self {
+        marks.mark(bytes);
         Scanner { bytes, marks, at: 0, too_deep: false }
     }
 
@@ -125,9 +148,34 @@ impl<'r> Scanner<'r> {
         }
     }
 
-    /// True when nothing is left.
-    pub fn is_at_end(&self) -> bool {
-        self.at >= self.bytes.len()
+    /// How far it has come, bytes.
+    #[inline]
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What is left.
+    #[inline]
+    pub fn rest(&self) -> &'r [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// What was passed since it was at `begin`.
+    pub fn since(&self, begin: usize) -> Option<&'r [u8]> {
+        self.bytes.get(begin..self.at)
+    }
+
+    /// Passes `len` bytes.
+    #[inline]
+    pub fn pass(&mut self, len: usize) {
+        self.at += len;
+    }
+
+    /// Passes blanks up to the end of the record, where it has to be.
+    #[inline]
+    pub fn end(&mut self) -> Result<(), NotJson> {
+        self.blanks();
+        if self.at >= self.bytes.len() { Ok(()) } else { Err(NotJson) }
     }
 
     /// Passes `byte` if it stands here.
@@ -138,8 +186,9 @@ impl<'r> Scanner<'r> {
         here
     }
 
+    /// Passes `byte`, which has to stand here.
     #[inline]
-    fn expect(&mut self, byte: u8) -> Result<(), NotJson> {
+    pub fn expect(&mut self, byte: u8) -> Result<(), NotJson> {
         if self.take(byte) { Ok(()) } else { Err(NotJson) }
     }
 
@@ -153,10 +202,16 @@ impl<'r> Scanner<'r> {
     #[inline]
     pub fn string(&mut self, record: &str, scratch: &mut String) -> Result<Text, NotJson> {
         self.expect(b'"')?;
+        self.rest_of_string(record, scratch)
+    }
+
+    /// Reads the string whose opening quote was passed.
+    #[inline(always)]
+    pub fn rest_of_string(&mut self, record: &str, scratch: &mut String) -> Result<Text, NotJson> {
         let start = self.at;
         self.plain();
         if self.take(b'"') {
-            return Ok(Text::Raw(start as u32, self.at as u32 - 1));
+            return Ok(Text::raw(start, self.at - 1));
         }
         self.escaped_string(start, record, scratch)
     }
@@ -168,7 +223,7 @@ impl<'r> Scanner<'r> {
         loop {
             scratch.push_str(record.get(from..self.at).ok_or(NotJson)?);
             if self.take(b'"') {
-                return Ok(Text::Unescaped(begin as u32, scratch.len() as u32));
+                return Ok(Text::unescaped(begin, scratch.len()));
             }
             scratch.push(self.escape()?);
             from = self.at;
@@ -180,6 +235,12 @@ impl<'r> Scanner<'r> {
     #[inline]
     fn skip_string(&mut self) -> Result<(), NotJson> {
         self.expect(b'"')?;
+        self.skip_rest_of_string()
+    }
+
+    /// Passes the string whose opening quote was passed.
+    #[inline]
+    pub fn skip_rest_of_string(&mut self) -> Result<(), NotJson> {
         loop {
             self.plain();
             if self.take(b'"') {
@@ -237,7 +298,7 @@ impl<'r> Scanner<'r> {
 
     /// Passes the number that begins here; gives its range.
     #[inline]
-    pub fn number(&mut self) -> Result<(usize, usize), NotJson> {
+    pub fn number(&mut self) -> Result<Text, NotJson> {
         let start = self.at;
         self.take(b'-');
         if !self.take(b'0') {
@@ -253,7 +314,7 @@ impl<'r> Scanner<'r> {
             }
             self.digits()?;
         }
-        Ok((start, self.at))
+        Ok(Text::raw(start, self.at))
     }
 
     fn literal(&mut self, text: &[u8]) -> Result<(), NotJson> {
@@ -275,7 +336,7 @@ impl<'r> Scanner<'r> {
     ) -> Result<Value, NotJson> {
         match self.peek() {
             b'"' => self.string(record, scratch).map(Value::Text),
-            b'-' | b'0'..=b'9' => self.number().map(|(start, end)| Value::Number(start, end)),
+            b'-' | b'0'..=b'9' => self.number().map(Value::Number),
             b'n' => self.literal(b"null").map(|()| Value::Null),
             _ => self.skip(depth, stack).map(|()| Value::Other),
         }
@@ -353,21 +414,5 @@ impl<'r> Scanner<'r> {
         self.expect(b':')?;
         self.blanks();
         Ok(())
-    }
-
-    /// Passes what stands behind a member of an object, with the blanks around it: true for a comma, false for the
-    /// object's end.
-    #[inline]
-    pub fn another(&mut self) -> Result<bool, NotJson> {
-        if self.pair() == Some(*b",\"") {
-            self.at += 1;
-            return Ok(true);
-        }
-        self.blanks();
-        if self.take(b',') {
-            self.blanks();
-            return Ok(true);
-        }
-        self.expect(b'}').map(|()| false)
     }
 }

@@ -4,16 +4,18 @@
 //! [`AuthEvent`]s or into the first [`Reject`] that applies. Nothing here knows Kafka, windows or a clock.
 //!
 //! Reading order: `event` (what an event is), `reject` (why a record is refused), `json` (strict JSON
-//! scanning), `number`, `time` and `words` (exact conversions), `decode` and `raw` (the strict
-//! single-pass reader),
-//! `code` (the dense number of what is counted).
+//! scanning), `number`, `time` and `words` (exact conversions), `keys` (what may stand where), `layout` (foresight),
+//! `reader`, `raw` and `decode` (the strict single-pass reader), `code` (the dense number of what is counted).
 
 mod code;
 mod decode;
 mod event;
 mod json;
+mod keys;
+mod layout;
 mod number;
 mod raw;
+mod reader;
 mod reject;
 mod time;
 mod words;

@@ -168,3 +168,45 @@ fn several_events_in_a_record_are_taken_or_refused_whole() {
     assert_eq!(run(format!("{good}\n{bad}\nx"), Records::Lines), Err(Reject::BadTime));
     assert_eq!(run("\n\n".into(), Records::Lines), Err(Reject::Empty));
 }
+
+/// What was learnt from one record may never change what is read of another. Every byte of every example is changed,
+/// doubled or left out, and the decoder that has just learnt the example, and then the damaged record, must agree with
+/// the model on both.
+#[test]
+fn a_damaged_record_neither_profits_from_a_layout_nor_poisons_it() {
+    let mut decoder = Decoder::new(Limits::default());
+    let blanks = |line: &str| line.replace(':', " : ").replace(",\"", " ,\n \"").replace('}', " }");
+    let examples = include_str!("examples.jsonl").lines();
+    for example in examples.flat_map(|line| [line.to_string(), blanks(line)]) {
+        let example = example.as_bytes();
+        for at in 0..example.len() {
+            let (before, after) = example.split_at(at);
+            let changed = |to: &[u8]| [before, to, &after[1..]].concat();
+            let damaged = [changed(b""), changed(b" "), changed(b"\""), changed(b"}"), changed(b"x"), changed(b"null")];
+            let doubled = [before, &after[..1], after].concat();
+            for record in damaged.iter().chain([&doubled]) {
+                same(&mut decoder, example).unwrap();
+                same(&mut decoder, record).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_given_twice_is_refused_however_often_its_layout_was_seen() {
+    let mut decoder = Decoder::new(Limits::default());
+    let event = |more: &str| format!(r#"{{"time":1773480000,"kind":"login","tenant":"t","outcome":"success"{more}}}"#);
+    for _ in 0..3 {
+        for more in [
+            r#","time":1773480001"#,
+            r#","actor":{"id":"a"},"actor":{"id":"b"}"#,
+            r#","actor":{},"actor":{}"#,
+            r#","actor":null,"actor":{"id":"a"}"#,
+            r#","actor":{"id":"a","type":"user","id":"b"}"#,
+        ] {
+            assert_eq!(decoder.decode(event(more).as_bytes()), Err(Reject::DuplicateKey), "{more}");
+        }
+        assert!(decoder.decode(event(r#","actor":{},"source":{}"#).as_bytes()).is_ok());
+        assert!(decoder.decode(event(r#","x":1,"x":{"time":2}"#).as_bytes()).is_ok());
+    }
+}

@@ -1,0 +1,334 @@
+//! The strict reader: one pass over an event, every value checked as it comes, faults noted in their order.
+
+use crate::event::{ActorType, Hop, Kind, Op, Outcome, Reason};
+use crate::json::{NotJson, Scanner, Text, Value};
+use crate::keys::{Key, Scope};
+use crate::layout::{Layout, Place, Step, Target};
+use crate::number::{integer, latency_ns};
+use crate::raw::RawEvent;
+use crate::reject::Reject;
+use crate::time::{parse_epoch_ns, parse_rfc3339_ns};
+use crate::words::{self, Words};
+
+/// Largest `count`.
+const COUNT_MAX: u64 = 1_000_000;
+
+/// Whether a value keeps to the contract.
+type Kept = Result<(), Reject>;
+
+/// The parts that reading needs at hand, borrowed together.
+pub struct Reader<'r, 's> {
+    /// The record.
+    pub record: &'r str,
+    /// Where it is being read.
+    pub scanner: Scanner<'r>,
+    /// Takes texts that held escapes.
+    pub scratch: &'s mut String,
+    /// Takes what is open while an unknown value is passed.
+    pub stack: &'s mut Vec<u8>,
+    /// What was learnt from the records before.
+    pub layout: &'s mut Layout,
+}
+
+impl Reader<'_, '_> {
+    /// Reads the value that begins here as an event; leaves the scanner behind it.
+    #[inline]
+    pub fn read(&mut self, raw: &mut RawEvent) -> Result<(), NotJson> {
+        raw.clear();
+        self.scratch.clear();
+        self.scanner.too_deep = false;
+        if self.scanner.peek() == b'{' {
+            self.members(raw)?;
+        } else {
+            self.scanner.skip(0, self.stack)?;
+            raw.note(Reject::NotAnObject);
+        }
+        if self.scanner.too_deep {
+            raw.note(Reject::TooDeep);
+        }
+        Ok(())
+    }
+
+    /// Reads the event that begins here: steps and values in turn, each step foreseen if it can be.
+    fn members(&mut self, raw: &mut RawEvent) -> Result<(), NotJson> {
+        let mut place = Place::BEGIN;
+        let mut scope = Scope::Event;
+        loop {
+            let step = match self.layout.foresee(place, self.scanner.rest()) {
+                Some((next, step, len)) => {
+                    place = next;
+                    self.scanner.pass(len);
+                    step
+                }
+                None => {
+                    let begin = self.scanner.at();
+                    let (step, is_plain) = self.step(place == Place::BEGIN, scope, raw)?;
+                    let bytes = if is_plain { self.scanner.since(begin) } else { None };
+                    place = bytes.map_or(Place::LOST, |bytes| self.layout.learn(place, bytes, step));
+                    step
+                }
+            };
+            if raw.seen & step.keys != 0 {
+                raw.note(Reject::DuplicateKey);
+            }
+            raw.seen |= step.keys;
+            scope = step.scope;
+            match step.target {
+                Target::Value(key) => self.member(key, step, raw)?,
+                Target::Unknown => self.skip(step)?,
+                Target::End => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads on from a value, or from the event's beginning, to the next value or the event's end: also says whether
+    /// the bytes mean the same wherever they stand in `scope`.
+    #[inline(never)]
+    fn step(&mut self, begins: bool, mut scope: Scope, raw: &mut RawEvent) -> Result<(Step, bool), NotJson> {
+        let (mut keys, mut is_plain) = (0, true);
+        let mut opened = begins && self.scanner.take(b'{');
+        let target = loop {
+            self.scanner.blanks();
+            let another = if opened { self.scanner.peek() != b'}' } else { self.scanner.take(b',') };
+            if !another {
+                self.scanner.expect(b'}')?;
+                is_plain &= !opened;
+                if scope == Scope::Event {
+                    break Target::End;
+                }
+                (scope, opened) = (Scope::Event, false);
+                continue;
+            }
+            self.scanner.blanks();
+            let name = self.scanner.string(self.record, self.scratch)?;
+            self.scanner.colon()?;
+            let Some(key) = self.words(name).and_then(|words| Key::of(scope, words)) else { break Target::Unknown };
+            if keys & key.bit() != 0 {
+                raw.note(Reject::DuplicateKey);
+                is_plain = false;
+            }
+            keys |= key.bit();
+            let Some(inner) = key.opens() else { break Target::Value(key) };
+            opened = self.scanner.take(b'{');
+            if !opened {
+                is_plain = false;
+                break Target::Value(key);
+            }
+            scope = inner;
+        };
+        let is_text = target != Target::End && self.scanner.take(b'"');
+        Ok((Step { keys, target, is_text, scope }, is_plain))
+    }
+
+    /// Passes the value here, whatever it is.
+    fn skip(&mut self, step: Step) -> Result<(), NotJson> {
+        if step.is_text {
+            return self.scanner.skip_rest_of_string();
+        }
+        self.scanner.blanks();
+        self.scanner.skip(step.scope.depth(), self.stack)
+    }
+
+    /// Reads the value of a key of the contract: one jump by key, then what is usual there.
+    #[inline(always)]
+    fn member(&mut self, key: Key, step: Step, raw: &mut RawEvent) -> Result<(), NotJson> {
+        let kept = match key {
+            Key::Time => self.time(step)?.map(|ns| raw.time_ns = ns).ok_or(Reject::BadTime),
+            Key::Kind => {
+                let kind = self.word(step)?.and_then(Kind::from_words);
+                kind.map(|kind| raw.kind = Some(kind)).ok_or(Reject::UnknownKind)
+            }
+            Key::Outcome => {
+                let outcome = self.word(step)?.and_then(Outcome::from_words);
+                outcome.map(|outcome| raw.outcome = Some(outcome)).ok_or(Reject::BadOutcome)
+            }
+            Key::Op => match self.value(step)? {
+                Value::Text(text) => {
+                    raw.op = self.words(text).and_then(Op::from_words);
+                    Ok(())
+                }
+                _ => Err(Reject::BadField),
+            },
+            Key::Reason => match self.value(step)? {
+                Value::Text(text) => {
+                    raw.reason = Reason::of(self.words(text));
+                    Ok(())
+                }
+                Value::Null => Ok(()),
+                _ => Err(Reject::BadField),
+            },
+            Key::LatencyMs => match self.value(step)? {
+                Value::Null => Ok(()),
+                value => {
+                    raw.latency_ns = self.number(value).and_then(latency_ns);
+                    raw.latency_ns.map(drop).ok_or(Reject::BadLatency)
+                }
+            },
+            Key::V => self.integer(step, 1, 1)?.map(drop).ok_or(Reject::UnknownVersion),
+            Key::TraceId => {
+                raw.trace_id = self.hex(step)?;
+                raw.trace_id.map(drop).ok_or(Reject::BadField)
+            }
+            Key::SpanId => {
+                raw.span_id = self.hex(step)?;
+                raw.span_id.map(drop).ok_or(Reject::BadField)
+            }
+            Key::ActorType => {
+                raw.actor_type = self.word(step)?.and_then(ActorType::from_words);
+                raw.actor_type.map(drop).ok_or(Reject::BadField)
+            }
+            Key::SourceAsn => {
+                raw.source_asn = self.integer(step, 0, u64::from(u32::MAX))?.map(|asn| asn as u32);
+                raw.source_asn.map(drop).ok_or(Reject::BadField)
+            }
+            Key::Count | Key::Epoch | Key::Seq | Key::EnqueuedTime | Key::Hop | Key::ParentSpanId => {
+                self.rare(key, step, raw)?
+            }
+            Key::Actor | Key::Source | Key::Permission | Key::Change => {
+                self.skip(step)?;
+                Err(Reject::BadField)
+            }
+            _ => self.plain_text(key, step, raw)?,
+        };
+        if let Err(reject) = kept {
+            raw.note(reject);
+        }
+        Ok(())
+    }
+
+    /// The keys that are seldom there.
+    fn rare(&mut self, key: Key, step: Step, raw: &mut RawEvent) -> Result<Kept, NotJson> {
+        let is_kept = match key {
+            Key::Count => {
+                let count = self.integer(step, 1, COUNT_MAX)?;
+                raw.count = count.map_or(1, |count| count as u32);
+                count.is_some()
+            }
+            Key::Epoch => {
+                let epoch = self.integer(step, 0, i64::MAX as u64)?;
+                raw.epoch = epoch.unwrap_or(0);
+                epoch.is_some()
+            }
+            Key::Seq => {
+                raw.seq = self.integer(step, 0, i64::MAX as u64)?;
+                raw.seq.is_some()
+            }
+            Key::EnqueuedTime => {
+                raw.enqueued_time_ns = self.time(step)?;
+                raw.enqueued_time_ns.is_some()
+            }
+            Key::Hop => {
+                raw.hop = self.word(step)?.and_then(Hop::from_words);
+                raw.hop.is_some()
+            }
+            _ => {
+                raw.parent_span_id = self.hex(step)?;
+                raw.parent_span_id.is_some()
+            }
+        };
+        Ok(if is_kept { Ok(()) } else { Err(Reject::BadField) })
+    }
+
+    #[inline(always)]
+    fn plain_text(&mut self, key: Key, step: Step, raw: &mut RawEvent) -> Result<Kept, NotJson> {
+        let (least, most, reject) = key.text_limits();
+        Ok(match self.value(step)? {
+            Value::Text(text) if (least..=most).contains(&text.len()) => {
+                raw.texts[key as usize] = text;
+                Ok(())
+            }
+            _ => Err(reject),
+        })
+    }
+
+    /// The value here.
+    #[inline(always)]
+    fn value(&mut self, step: Step) -> Result<Value, NotJson> {
+        if step.is_text {
+            return self.scanner.rest_of_string(self.record, self.scratch).map(Value::Text);
+        }
+        match self.scanner.peek() {
+            b'0'..=b'9' => self.scanner.number().map(Value::Number),
+            _ => self.unusual_value(step),
+        }
+    }
+
+    #[inline(never)]
+    fn unusual_value(&mut self, step: Step) -> Result<Value, NotJson> {
+        self.scanner.blanks();
+        self.scanner.value(step.scope.depth(), self.record, self.scratch, self.stack)
+    }
+
+    /// A text's words; none if it is longer than any of the contract's.
+    #[inline(always)]
+    fn words(&self, text: Text) -> Option<Words> {
+        let (of, start, end) = text.of(self.record, self.scratch);
+        words::of(of.as_bytes(), start, end)
+    }
+
+    #[inline]
+    fn bytes(&self, text: Text) -> &[u8] {
+        let (of, start, end) = text.of(self.record, self.scratch);
+        &of.as_bytes()[start..end]
+    }
+
+    #[inline]
+    fn number(&self, value: Value) -> Option<&[u8]> {
+        match value {
+            Value::Number(number) => Some(self.bytes(number)),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn integer(&mut self, step: Step, min: u64, max: u64) -> Result<Option<u64>, NotJson> {
+        let value = self.value(step)?;
+        Ok(self.number(value).and_then(|n| integer(n, min, max)))
+    }
+
+    #[inline]
+    fn time(&mut self, step: Step) -> Result<Option<i64>, NotJson> {
+        Ok(match self.value(step)? {
+            Value::Text(text) => parse_rfc3339_ns(self.bytes(text)),
+            value => self.number(value).and_then(parse_epoch_ns),
+        })
+    }
+
+    /// The words of the text here; none if it is no text, or longer than any of the contract's.
+    #[inline(always)]
+    fn word(&mut self, step: Step) -> Result<Option<Words>, NotJson> {
+        Ok(match self.value(step)? {
+            Value::Text(text) => self.words(text),
+            _ => None,
+        })
+    }
+
+    #[inline]
+    fn hex<const N: usize>(&mut self, step: Step) -> Result<Option<[u8; N]>, NotJson> {
+        let Value::Text(text) = self.value(step)? else { return Ok(None) };
+        let digits = self.bytes(text);
+        if digits.len() != 2 * N {
+            return Ok(None);
+        }
+        let mut id = [0; N];
+        let mut wrong = 0;
+        for (byte, pair) in id.iter_mut().zip(digits.as_chunks::<2>().0) {
+            let (high, low) = (HEX[usize::from(pair[0])], HEX[usize::from(pair[1])]);
+            wrong |= high | low;
+            *byte = high << 4 | (low & 0xf);
+        }
+        Ok((wrong <= 0xf).then_some(id))
+    }
+}
+
+/// Values of hex digits; 255 for what is none.
+const HEX: [u8; 256] = {
+    let (mut values, mut digit) = ([255; 256], 0);
+    while digit < 16 {
+        let (lower, upper) = (b"0123456789abcdef"[digit], b"0123456789ABCDEF"[digit]);
+        values[lower as usize] = digit as u8;
+        values[upper as usize] = digit as u8;
+        digit += 1;
+    }
+    values
+};
