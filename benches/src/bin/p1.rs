@@ -191,7 +191,7 @@ fn ours(worker: &mut Worker, load: &[(Vec<u8>, i64)], offset: &mut i64) -> (usiz
 /// Decoding alone, to see where the time goes.
 fn decode(load: &[(Vec<u8>, i64)]) -> u64 {
     let mut decoder = Decoder::new(Limits::default());
-    load.iter().filter_map(|r| decoder.decode(&r.0).ok().map(|e| u64::from(e.count) + e.tenant.len() as u64)).sum()
+    load.iter().filter_map(|r| decoder.decode(&r.0).ok().map(|e| u64::from(e.count()) + e.tenant().len() as u64)).sum()
 }
 
 fn main() -> anyhow::Result<()> {

@@ -2,7 +2,8 @@
 //!
 //! Aggregates carry codes, so they need not know events; labels come back out of a code by [`Code::parts`].
 
-use crate::event::{AuthEvent, Kind, Op, Outcome, Reason};
+use crate::event::AuthEvent;
+use crate::vocabulary::{Kind, Op, Outcome, Reason};
 
 const OUTCOMES: u16 = Outcome::ALL.len() as u16;
 const REASONS: u16 = Reason::ALL.len() as u16;
@@ -35,10 +36,10 @@ impl Code {
     /// The code of a login or token event; `None` for the other kinds.
     #[inline]
     pub fn of(event: &AuthEvent<'_>) -> Option<Code> {
-        let ending = event.outcome? as u16 * REASONS + event.reason as u16;
-        match event.kind {
+        let ending = event.outcome()? as u16 * REASONS + event.reason() as u16;
+        match event.kind() {
             Kind::Login => Some(Code(ending)),
-            Kind::Token => Some(Code(LOGIN_CODES + token_op(event.op) * LOGIN_CODES + ending)),
+            Kind::Token => Some(Code(LOGIN_CODES + token_op(event.op()) * LOGIN_CODES + ending)),
             _ => None,
         }
     }

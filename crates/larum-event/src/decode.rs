@@ -3,10 +3,9 @@
 //! One pass over the record notes every fault it meets and goes on, because a fault that comes later in the record may
 //! come earlier in the order of reasons.
 
-use crate::event::AuthEvent;
+use crate::event::{AuthEvent, RawEvent};
 use crate::json::{Marks, NotJson, Scanner};
 use crate::layout::Layout;
-use crate::raw::RawEvent;
 use crate::reader::Reader;
 use crate::reject::Reject;
 

@@ -1,212 +1,9 @@
-//! What an authentication event is: the closed vocabularies and the borrowed fields.
+//! One event: what was read of its record, and the view of it that is handed out.
 
-use crate::words::{Table, Words};
-
-/// Declares a closed vocabulary: an enum, its texts, and the way back from a text.
-macro_rules! vocabulary {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[repr(u8)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
-
-        impl $name {
-            /// Every value, in declaration order; the position is the value's stable index.
-            pub const ALL: &'static [$name] = &[$($name::$variant),+];
-
-            /// The text that stands for it on the wire and in labels.
-            pub const fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $text),+ }
-            }
-
-            /// The value that a text stands for, if it is listed.
-            #[inline]
-            pub(crate) fn from_words(words: Words) -> Option<Self> {
-                static TABLE: Table<{ $name::ALL.len() }> = Table::new([$($text),+]);
-                TABLE.find(words).map(|at| Self::ALL[at])
-            }
-        }
-    };
-}
-
-vocabulary! {
-    /// What sort of thing happened.
-    Kind {
-        /// Somebody tried to sign in.
-        Login = "login",
-        /// A token was issued, refreshed, exchanged, revoked or introspected.
-        Token = "token",
-        /// A permission was assigned, removed, checked or escalated.
-        Permission = "permission",
-        /// A record entered or left an audit queue.
-        Audit = "audit",
-        /// The platform itself was changed.
-        Change = "change",
-    }
-}
-
-vocabulary! {
-    /// What was asked, over all kinds. [`Op::of`] gives the one that counts for a kind.
-    Op {
-        /// Absent or not listed.
-        Other = "other",
-        /// Login with a password.
-        Password = "password",
-        /// Login: second factor.
-        Mfa = "mfa",
-        /// Login through an identity provider.
-        Sso = "sso",
-        /// Login with a passkey.
-        Passkey = "passkey",
-        /// Login with an API key.
-        ApiKey = "api_key",
-        /// Token: any grant but refresh and exchange.
-        Issue = "issue",
-        /// Token: grant refresh_token.
-        Refresh = "refresh",
-        /// Token: RFC 8693.
-        Exchange = "exchange",
-        /// Token: revocation.
-        Revoke = "revoke",
-        /// Token: introspection.
-        Introspect = "introspect",
-        /// Permission: assigned.
-        Assign = "assign",
-        /// Permission: removed.
-        Remove = "remove",
-        /// Permission: checked.
-        Check = "check",
-        /// Permission: escalated.
-        Escalate = "escalate",
-        /// Audit: put into a queue.
-        Enqueue = "enqueue",
-        /// Audit: came out of a queue.
-        Deliver = "deliver",
-        /// Change: deployment.
-        Deploy = "deploy",
-        /// Change: configuration.
-        Config = "config",
-        /// Change: a secret was rotated.
-        SecretRotation = "secret_rotation",
-        /// Change: rolled back.
-        Rollback = "rollback",
-        /// Change: drift was found.
-        Drift = "drift",
-        /// Change: confirmed.
-        Confirm = "confirm",
-    }
-}
-
-impl Op {
-    /// Ops of a kind that are listed; the position is the op's index within its kind.
-    pub const fn listed(kind: Kind) -> &'static [Op] {
-        match kind {
-            Kind::Login => &[Op::Other, Op::Password, Op::Mfa, Op::Sso, Op::Passkey, Op::ApiKey],
-            Kind::Token => &[Op::Other, Op::Issue, Op::Refresh, Op::Exchange, Op::Revoke, Op::Introspect],
-            Kind::Permission => &[Op::Other, Op::Assign, Op::Remove, Op::Check, Op::Escalate],
-            Kind::Audit => &[Op::Enqueue, Op::Deliver],
-            Kind::Change => {
-                &[Op::Other, Op::Deploy, Op::Config, Op::SecretRotation, Op::Rollback, Op::Drift, Op::Confirm]
-            }
-        }
-    }
-
-    /// The op that counts for a kind, if `op` (none: absent, or no op of any kind) was said: `other` when it is not
-    /// listed for the kind, `deliver` for audit.
-    pub fn of(kind: Kind, op: Option<Op>) -> Op {
-        match (op.filter(|op| Self::listed(kind).contains(op)), kind) {
-            (Some(op), _) => op,
-            (None, Kind::Audit) => Op::Deliver,
-            (None, _) => Op::Other,
-        }
-    }
-}
-
-vocabulary! {
-    /// How it ended. Four, not two: a second factor asked for is no failure.
-    Outcome {
-        /// It was done.
-        Success = "success",
-        /// It went wrong.
-        Failure = "failure",
-        /// A further step was asked for.
-        Challenge = "challenge",
-        /// It was refused by a rule.
-        Denied = "denied",
-    }
-}
-
-vocabulary! {
-    /// Why it ended so.
-    Reason {
-        /// Null or absent.
-        None = "none",
-        /// A wrong password or key.
-        BadCredentials = "bad_credentials",
-        /// No such account.
-        UnknownAccount = "unknown_account",
-        /// The second factor.
-        Mfa = "mfa",
-        /// The account is locked.
-        Locked = "locked",
-        /// A rate limiter said no.
-        RateLimited = "rate_limited",
-        /// A policy said no.
-        Policy = "policy",
-        /// Something had expired.
-        Expired = "expired",
-        /// A token was used twice.
-        TokenReuse = "token_reuse",
-        /// The grant was not valid.
-        InvalidGrant = "invalid_grant",
-        /// The client was not valid.
-        InvalidClient = "invalid_client",
-        /// Something behind the service failed: ours, not the user's.
-        UpstreamError = "upstream_error",
-        /// It took too long: ours, not the user's.
-        Timeout = "timeout",
-        /// Any other text.
-        Other = "other",
-    }
-}
-
-impl Reason {
-    /// The reason that a text stands for: unknown texts count as `other`, the text `none` as well
-    /// (only null and absence are `none`).
-    #[inline]
-    pub(crate) fn of(words: Option<Words>) -> Reason {
-        match words.and_then(Reason::from_words) {
-            Some(Reason::None) | None => Reason::Other,
-            Some(reason) => reason,
-        }
-    }
-}
-
-vocabulary! {
-    /// What an actor is.
-    ActorType {
-        /// A person.
-        User = "user",
-        /// A service.
-        Service = "service",
-        /// An API key.
-        ApiKey = "api_key",
-        /// The platform itself.
-        System = "system",
-    }
-}
-
-vocabulary! {
-    /// Place in an escalation chain.
-    Hop {
-        /// Where the request entered.
-        Gateway = "gateway",
-        /// Where it was decided.
-        Evaluator = "evaluator",
-        /// Where it was enforced.
-        Enforcer = "enforcer",
-    }
-}
+use crate::json::Text;
+use crate::keys::{KEYS, Key};
+use crate::reject::Reject;
+use crate::vocabulary::{ActorType, Hop, Kind, Op, Outcome, Reason};
 
 /// What was assigned or asked for; `permission` events only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -251,55 +48,285 @@ pub struct ChangeFields<'a> {
     pub approved_by: Option<&'a str>,
 }
 
-/// One decoded event. Texts borrow from the record or, where they held escapes, from the decoder's scratch.
-#[derive(Clone, Debug, PartialEq)]
+/// One decoded event, borrowed from the record and the decoder. Texts are cut out when they are asked for.
+#[derive(Clone, Copy, Debug)]
 pub struct AuthEvent<'a> {
+    raw: &'a RawEvent,
+    record: &'a str,
+    scratch: &'a str,
+}
+
+impl<'a> AuthEvent<'a> {
+    #[inline]
+    fn text(&self, key: Key) -> Option<&'a str> {
+        let (of, start, end) = self.raw.texts[key as usize].of(self.record, self.scratch);
+        if self.raw.has(key) { of.get(start..end) } else { None }
+    }
+
+    /// What was read at `key`, if the key was there.
+    #[inline]
+    fn given<T>(&self, key: Key, value: T) -> Option<T> {
+        self.raw.has(key).then_some(value)
+    }
+
     /// When the thing happened, Unix ns.
-    pub time_ns: i64,
+    #[inline]
+    pub fn time_ns(&self) -> i64 {
+        self.raw.time_ns
+    }
+
     /// Unique per source, where given.
-    pub id: Option<&'a str>,
+    pub fn id(&self) -> Option<&'a str> {
+        self.text(Key::Id)
+    }
+
     /// What sort of thing happened.
-    pub kind: Kind,
+    #[inline]
+    pub fn kind(&self) -> Kind {
+        self.raw.kind
+    }
+
     /// What was asked.
-    pub op: Op,
+    #[inline]
+    pub fn op(&self) -> Op {
+        Op::of(self.raw.kind, self.given(Key::Op, self.raw.op).flatten())
+    }
+
     /// Stands for so many equal events, 1 to 1,000,000.
-    pub count: u32,
+    #[inline]
+    pub fn count(&self) -> u32 {
+        self.given(Key::Count, self.raw.count).unwrap_or(1)
+    }
+
     /// Customer of the platform; empty only for `audit` and `change`. Hostile.
-    pub tenant: &'a str,
+    #[inline]
+    pub fn tenant(&self) -> &'a str {
+        self.text(Key::Tenant).unwrap_or("")
+    }
+
     /// Where it was served, if said.
-    pub region: Option<&'a str>,
+    #[inline]
+    pub fn region(&self) -> Option<&'a str> {
+        self.text(Key::Region)
+    }
+
     /// The service that emitted it, if said.
-    pub service: Option<&'a str>,
+    #[inline]
+    pub fn service(&self) -> Option<&'a str> {
+        self.text(Key::Service)
+    }
+
     /// Who: id. Never leaves Larum.
-    pub actor_id: Option<&'a str>,
+    #[inline]
+    pub fn actor_id(&self) -> Option<&'a str> {
+        self.text(Key::ActorId)
+    }
+
     /// Who: type.
-    pub actor_type: Option<ActorType>,
+    pub fn actor_type(&self) -> Option<ActorType> {
+        self.given(Key::ActorType, self.raw.actor_type)
+    }
+
     /// From where: address. Never leaves Larum.
-    pub source_ip: Option<&'a str>,
+    #[inline]
+    pub fn source_ip(&self) -> Option<&'a str> {
+        self.text(Key::SourceIp)
+    }
+
     /// From where: autonomous system.
-    pub source_asn: Option<u32>,
+    pub fn source_asn(&self) -> Option<u32> {
+        self.given(Key::SourceAsn, self.raw.source_asn)
+    }
+
     /// From where: user agent. Never leaves Larum.
-    pub source_ua: Option<&'a str>,
+    pub fn source_ua(&self) -> Option<&'a str> {
+        self.text(Key::SourceUa)
+    }
+
     /// OAuth client or application.
-    pub client: Option<&'a str>,
+    pub fn client(&self) -> Option<&'a str> {
+        self.text(Key::Client)
+    }
+
     /// How it ended; `None` only for `audit` and `change`.
-    pub outcome: Option<Outcome>,
+    #[inline]
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.given(Key::Outcome, self.raw.outcome)
+    }
+
     /// Why it ended so.
-    pub reason: Reason,
+    #[inline]
+    pub fn reason(&self) -> Reason {
+        self.given(Key::Reason, self.raw.reason).unwrap_or(Reason::None)
+    }
+
     /// Service time in ns; `None` = not measured.
-    pub latency_ns: Option<u64>,
+    #[inline]
+    pub fn latency_ns(&self) -> Option<u64> {
+        self.given(Key::LatencyMs, self.raw.latency_ns).flatten()
+    }
+
     /// W3C trace id.
-    pub trace_id: Option<[u8; 16]>,
+    pub fn trace_id(&self) -> Option<[u8; 16]> {
+        self.given(Key::TraceId, self.raw.trace_id)
+    }
+
     /// W3C span id.
-    pub span_id: Option<[u8; 8]>,
+    pub fn span_id(&self) -> Option<[u8; 8]> {
+        self.given(Key::SpanId, self.raw.span_id)
+    }
+
     /// W3C span id of the caller.
-    pub parent_span_id: Option<[u8; 8]>,
+    pub fn parent_span_id(&self) -> Option<[u8; 8]> {
+        self.given(Key::ParentSpanId, self.raw.parent_span_id)
+    }
+
     /// Place in an escalation chain; `permission` only.
-    pub hop: Option<Hop>,
+    pub fn hop(&self) -> Option<Hop> {
+        self.given(Key::Hop, self.raw.hop).filter(|_| self.raw.kind == Kind::Permission)
+    }
+
     /// `permission` only.
-    pub permission: Option<PermissionFields<'a>>,
+    pub fn permission(&self) -> Option<PermissionFields<'a>> {
+        (self.raw.kind == Kind::Permission).then(|| PermissionFields {
+            subject: self.text(Key::PermissionSubject),
+            role: self.text(Key::PermissionRole),
+            resource: self.text(Key::PermissionResource),
+        })
+    }
+
     /// `audit` only.
-    pub audit: Option<AuditFields<'a>>,
+    pub fn audit(&self) -> Option<AuditFields<'a>> {
+        (self.raw.kind == Kind::Audit).then(|| AuditFields {
+            queue: self.text(Key::Queue).unwrap_or(""),
+            producer: self.text(Key::Producer),
+            epoch: self.given(Key::Epoch, self.raw.epoch).unwrap_or(0),
+            seq: self.given(Key::Seq, self.raw.seq),
+            enqueued_time_ns: self.given(Key::EnqueuedTime, self.raw.enqueued_time_ns),
+        })
+    }
+
     /// `change` only.
-    pub change: Option<ChangeFields<'a>>,
+    pub fn change(&self) -> Option<ChangeFields<'a>> {
+        (self.raw.kind == Kind::Change).then(|| ChangeFields {
+            id: self.text(Key::ChangeId).unwrap_or(""),
+            subject: self.text(Key::ChangeSubject),
+            from: self.text(Key::ChangeFrom),
+            to: self.text(Key::ChangeTo),
+            by: self.text(Key::ChangeBy),
+            approved_by: self.text(Key::ChangeApprovedBy),
+        })
+    }
+}
+
+/// What was read so far, before kind and order of keys are known to be right. Lives in the decoder and is used again
+/// for every event, uncleared: a value counts only if its key was seen and nothing was wrong.
+#[derive(Debug)]
+pub struct RawEvent {
+    /// The earliest reason met.
+    pub reject: Option<Reject>,
+    /// Keys seen, one bit each.
+    pub seen: u64,
+    /// By key.
+    pub texts: [Text; KEYS],
+    pub time_ns: i64,
+    pub kind: Kind,
+    pub op: Option<Op>,
+    pub outcome: Outcome,
+    pub reason: Reason,
+    pub count: u32,
+    pub latency_ns: Option<u64>,
+    pub actor_type: ActorType,
+    pub source_asn: u32,
+    pub trace_id: [u8; 16],
+    pub span_id: [u8; 8],
+    pub parent_span_id: [u8; 8],
+    pub hop: Hop,
+    pub epoch: u64,
+    pub seq: u64,
+    pub enqueued_time_ns: i64,
+}
+
+impl Default for RawEvent {
+    fn default() -> Self {
+        RawEvent {
+            reject: None,
+            seen: 0,
+            texts: [Text::default(); KEYS],
+            time_ns: 0,
+            kind: Kind::Login,
+            op: None,
+            outcome: Outcome::Success,
+            reason: Reason::None,
+            count: 1,
+            latency_ns: None,
+            actor_type: ActorType::User,
+            source_asn: 0,
+            trace_id: [0; 16],
+            span_id: [0; 8],
+            parent_span_id: [0; 8],
+            hop: Hop::Gateway,
+            epoch: 0,
+            seq: 0,
+            enqueued_time_ns: 0,
+        }
+    }
+}
+
+/// Keys that an event of a kind must have, as a set of bits, by kind.
+const REQUIRED: [u64; Kind::ALL.len()] = {
+    let always = Key::Time.bit() | Key::Kind.bit();
+    let mut required = [always | Key::Tenant.bit() | Key::Outcome.bit(); Kind::ALL.len()];
+    required[Kind::Audit as usize] = always | Key::Queue.bit();
+    required[Kind::Change as usize] = always | Key::ChangeId.bit();
+    required
+};
+
+/// The keys of [`REQUIRED`], with the reason for their absence.
+const MISSING: [(Key, Reject); 6] = [
+    (Key::Time, Reject::MissingTime),
+    (Key::Kind, Reject::MissingKind),
+    (Key::Tenant, Reject::MissingTenant),
+    (Key::Outcome, Reject::MissingOutcome),
+    (Key::Queue, Reject::MissingQueue),
+    (Key::ChangeId, Reject::MissingChangeId),
+];
+
+impl RawEvent {
+    /// Forgets the event before.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.reject = None;
+        self.seen = 0;
+    }
+
+    /// Keeps the earliest reason.
+    pub fn note(&mut self, reject: Reject) {
+        self.reject = Some(self.reject.map_or(reject, |before| before.min(reject)));
+    }
+
+    #[inline]
+    fn has(&self, key: Key) -> bool {
+        self.seen & key.bit() != 0
+    }
+
+    /// Checks what the whole record had to be read for, and hands out the event.
+    #[inline]
+    pub fn finish<'a>(&'a mut self, record: &'a str, scratch: &'a str) -> Result<AuthEvent<'a>, Reject> {
+        let missing = REQUIRED[self.kind as usize] & !self.seen;
+        if missing != 0 || self.reject.is_some() {
+            return Err(self.refuse());
+        }
+        Ok(AuthEvent { raw: self, record, scratch })
+    }
+
+    /// The earliest of the reasons, missing keys included. Without a known kind its keys are asked for in vain: that
+    /// reason comes before theirs.
+    #[cold]
+    fn refuse(&mut self) -> Reject {
+        let missing = REQUIRED[self.kind as usize] & !self.seen;
+        let first = MISSING.iter().find(|(key, _)| missing & key.bit() != 0).map(|(_, reject)| *reject);
+        let first = first.filter(|_| self.reject != Some(Reject::NotAnObject));
+        self.reject.into_iter().chain(first).min().unwrap_or(Reject::MissingKind)
+    }
 }

@@ -38,7 +38,13 @@ macro_rules! keys {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         #[allow(missing_docs, reason = "the texts say it")]
-        pub enum Key { $($($key),+),+ }
+        pub enum Key {
+            $($($key),+),+,
+            /// No key of the contract.
+            Unknown,
+            /// No key: the event ends.
+            End,
+        }
 
         impl Key {
             /// The key that a text stands for in an object, if it is one of the contract's.
@@ -74,12 +80,12 @@ keys! {
 }
 
 /// How many keys there are.
-pub const KEYS: usize = Key::ChangeApprovedBy as usize + 1;
+pub const KEYS: usize = Key::Unknown as usize;
 
 impl Key {
     /// The key's bit in a set of keys.
     #[inline]
-    pub fn bit(self) -> u64 {
+    pub const fn bit(self) -> u64 {
         1 << self as u8
     }
 
@@ -102,8 +108,8 @@ impl Key {
     }
 }
 
-const TEXT_LIMITS: [(usize, usize, Reject); KEYS] = {
-    let mut limits = [(0, usize::MAX, Reject::BadField); KEYS];
+const TEXT_LIMITS: [(usize, usize, Reject); KEYS + 2] = {
+    let mut limits = [(0, usize::MAX, Reject::BadField); KEYS + 2];
     limits[Key::Tenant as usize] = (1, NAME_BYTES_MAX, Reject::BadTenant);
     limits[Key::Region as usize] = (1, NAME_BYTES_MAX, Reject::BadField);
     limits[Key::Id as usize] = (0, ID_BYTES_MAX, Reject::BadField);

@@ -5,6 +5,8 @@
 //! Where the whole piece stands again at the same place, its meaning is known without reading it; where it does not,
 //! the strict reader reads it, so a layout changes how fast a record is read and never what is read.
 
+use wide::u8x16;
+
 use crate::keys::{Key, Scope};
 
 /// Longest piece that is remembered, bytes.
@@ -16,24 +18,13 @@ const NEXT_MAX: usize = 8;
 /// So many pieces find no place before everything is forgotten and learnt anew.
 const PATIENCE: u32 = 4096;
 
-/// What a piece leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The value of a key of the contract.
-    Value(Key),
-    /// The value of another key.
-    Unknown,
-    /// The end of the event.
-    End,
-}
-
 /// A step from one value to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The contract's keys that were passed, as a set of bits.
     pub keys: u64,
-    /// What comes.
-    pub target: Target,
+    /// Whose value comes.
+    pub key: Key,
     /// The value is a text, and its opening quote was passed.
     pub is_text: bool,
     /// The object that the value stands in.
@@ -59,41 +50,56 @@ struct Piece {
     /// The pieces that came after it, in the order in which they were met; 0 ends the list.
     next: [u16; NEXT_MAX],
     keys: u64,
-    target: Target,
+    /// A bit for each byte of the piece.
+    mask: u32,
+    key: Key,
     is_text: bool,
     scope: Scope,
-    len: u8,
-    /// The event's first piece: producers' orders of keys often differ in it, and pieces that look alike in two orders
-    /// are kept apart by it, because other ones come after them.
-    first: u16,
 }
 
 /// The pieces that were met.
 #[derive(Debug)]
 pub struct Layout {
     pieces: Vec<Piece>,
+    /// By piece, the event's first piece: producers' orders of keys often differ in it, and pieces that look alike in
+    /// two orders are kept apart by it, because other ones come after them.
+    firsts: Vec<u16>,
     without_place: u32,
 }
 
 impl Piece {
     /// `bytes` may have [`PIECE_BYTES_MAX`] at most.
-    fn new(bytes: &[u8], step: Step, first: u16) -> Self {
-        let Step { keys, target, is_text, scope } = step;
-        let (mut padded, len) = ([0; PIECE_BYTES_MAX], bytes.len() as u8);
+    fn new(bytes: &[u8], step: Step) -> Self {
+        let Step { keys, key, is_text, scope } = step;
+        let mut padded = [0; PIECE_BYTES_MAX];
         padded[..bytes.len()].copy_from_slice(bytes);
-        Piece { bytes: padded, next: [0; NEXT_MAX], keys, target, is_text, scope, len, first }
+        let mask = ((1u64 << bytes.len()) - 1) as u32;
+        Piece { bytes: padded, next: [0; NEXT_MAX], keys, mask, key, is_text, scope }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        (u32::BITS - self.mask.leading_zeros()) as usize
+    }
+
+    /// Whether the piece stands at the beginning of `chunk`, without a branch on its length.
+    #[inline(always)]
+    fn begins(&self, chunk: &[u8; PIECE_BYTES_MAX]) -> bool {
+        let ([a1, a2], [b1, b2]) = (halves(chunk), halves(&self.bytes));
+        let same = a1.simd_eq(b1).to_bitmask() | a2.simd_eq(b2).to_bitmask() << 16;
+        !same & self.mask == 0
     }
 
     #[inline(always)]
     fn step(&self) -> Step {
-        Step { keys: self.keys, target: self.target, is_text: self.is_text, scope: self.scope }
+        Step { keys: self.keys, key: self.key, is_text: self.is_text, scope: self.scope }
     }
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        let step = Step { keys: 0, target: Target::Unknown, is_text: false, scope: Scope::Event };
-        Layout { pieces: vec![Piece::new(&[], step, 0)], without_place: 0 }
+        let step = Step { keys: 0, key: Key::Unknown, is_text: false, scope: Scope::Event };
+        Layout { pieces: vec![Piece::new(&[], step)], firsts: vec![0], without_place: 0 }
     }
 }
 
@@ -106,13 +112,12 @@ impl Layout {
         let chunk = rest.first_chunk::<PIECE_BYTES_MAX>();
         for at in next {
             let piece = self.pieces.get(usize::from(*at)).filter(|_| *at != 0)?;
-            let len = usize::from(piece.len);
             let is_same = match chunk {
-                Some(chunk) => is_same(chunk, &piece.bytes, len),
-                None => rest.get(..len) == piece.bytes.get(..len),
+                Some(chunk) => piece.begins(chunk),
+                None => rest.get(..piece.len()) == piece.bytes.get(..piece.len()),
             };
             if is_same {
-                return Some((Place(*at), piece.step(), len));
+                return Some((Place(*at), piece.step(), piece.len()));
             }
         }
         None
@@ -125,10 +130,11 @@ impl Layout {
             return Place::LOST;
         }
         let known = self.pieces.len();
-        let first = if place == Place::BEGIN { known as u16 } else { self.pieces[usize::from(place.0)].first };
-        let alike =
-            |p: &Piece| p.first == first && p.step() == step && p.bytes.get(..usize::from(p.len)) == Some(bytes);
-        let at = self.pieces.iter().position(alike).unwrap_or(known);
+        let first = if place == Place::BEGIN { known as u16 } else { self.firsts[usize::from(place.0)] };
+        let alike = |(piece, of): (&Piece, &u16)| {
+            *of == first && piece.step() == step && piece.bytes.get(..piece.len()) == Some(bytes)
+        };
+        let at = self.pieces.iter().zip(&self.firsts).position(alike).unwrap_or(known);
         let next = &mut self.pieces[usize::from(place.0)].next;
         let free = next.iter_mut().find(|next| **next == 0);
         let (Some(free), true) = (free, at < PIECES_MAX) else {
@@ -140,29 +146,17 @@ impl Layout {
         };
         *free = at as u16;
         if at == known {
-            self.pieces.push(Piece::new(bytes, step, first));
+            self.pieces.push(Piece::new(bytes, step));
+            self.firsts.push(first);
         }
         Place(at as u16)
     }
 }
 
-/// Whether the first `len` bytes are the same, without a branch on `len`.
 #[inline(always)]
-fn is_same(a: &[u8; PIECE_BYTES_MAX], b: &[u8; PIECE_BYTES_MAX], len: usize) -> bool {
-    const KEPT: [(u128, u128); PIECE_BYTES_MAX + 1] = {
-        let (mut kept, mut len) = ([(u128::MAX, u128::MAX); PIECE_BYTES_MAX + 1], 0);
-        while len < PIECE_BYTES_MAX {
-            kept[len] = if len < 16 { ((1 << (8 * len)) - 1, 0) } else { (u128::MAX, (1 << (8 * (len - 16))) - 1) };
-            len += 1;
-        }
-        kept
-    };
-    let halves = |bytes: &[u8; PIECE_BYTES_MAX]| {
-        let (halves, _) = bytes.as_chunks::<16>();
-        (u128::from_le_bytes(halves[0]), u128::from_le_bytes(halves[1]))
-    };
-    let ((a1, a2), (b1, b2), (kept1, kept2)) = (halves(a), halves(b), KEPT[len]);
-    ((a1 ^ b1) & kept1) | ((a2 ^ b2) & kept2) == 0
+fn halves(bytes: &[u8; PIECE_BYTES_MAX]) -> [u8x16; 2] {
+    let (halves, _) = bytes.as_chunks::<16>();
+    [u8x16::new(halves[0]), u8x16::new(halves[1])]
 }
 
 #[cfg(test)]
@@ -177,8 +171,8 @@ mod tests {
     #[test]
     fn only_the_whole_piece_is_foreseen_and_only_where_it_was_met() {
         let mut layout = Layout::default();
-        let step = |target| Step { keys: 1, target, is_text: true, scope: Scope::Event };
-        let (time, kind) = (step(Target::Value(Key::Time)), step(Target::Value(Key::Kind)));
+        let step = |key| Step { keys: 1, key, is_text: true, scope: Scope::Event };
+        let (time, kind) = (step(Key::Time), step(Key::Kind));
         let first = layout.learn(Place::BEGIN, b"{\"time\":\"", time);
         let second = layout.learn(first, b",\"kind\":\"", kind);
         for tail in ["", "0123456789012345678901234567890123456789"] {
@@ -195,7 +189,7 @@ mod tests {
     #[test]
     fn a_flood_of_layouts_is_bounded_and_forgotten() {
         let mut layout = Layout::default();
-        let step = Step { keys: 0, target: Target::Unknown, is_text: false, scope: Scope::Event };
+        let step = Step { keys: 0, key: Key::Unknown, is_text: false, scope: Scope::Event };
         let (mut place, mut forgotten) = (Place::BEGIN, 0);
         for n in 0..3 * PATIENCE {
             let before = layout.pieces.len();

@@ -1,13 +1,13 @@
 //! The strict reader: one pass over an event, every value checked as it comes, faults noted in their order.
 
-use crate::event::{ActorType, Hop, Kind, Op, Outcome, Reason};
+use crate::event::RawEvent;
 use crate::json::{NotJson, Scanner, Text, Value};
 use crate::keys::{Key, Scope};
-use crate::layout::{Layout, Place, Step, Target};
+use crate::layout::{Layout, Place, Step};
 use crate::number::{integer, latency_ns};
-use crate::raw::RawEvent;
 use crate::reject::Reject;
 use crate::time::{parse_epoch_ns, parse_rfc3339_ns};
+use crate::vocabulary::{ActorType, Hop, Kind, Op, Outcome, Reason};
 use crate::words::{self, Words};
 
 /// Largest `count`.
@@ -15,6 +15,18 @@ const COUNT_MAX: u64 = 1_000_000;
 
 /// Whether a value keeps to the contract.
 type Kept = Result<(), Reject>;
+
+/// Keeps a value that could be read.
+#[inline(always)]
+fn keep<T>(place: &mut T, value: Option<T>, reject: Reject) -> Kept {
+    match value {
+        Some(value) => {
+            *place = value;
+            Ok(())
+        }
+        None => Err(reject),
+    }
+}
 
 /// The parts that reading needs at hand, borrowed together.
 pub struct Reader<'r, 's> {
@@ -73,11 +85,10 @@ impl Reader<'_, '_> {
             }
             raw.seen |= step.keys;
             scope = step.scope;
-            match step.target {
-                Target::Value(key) => self.member(key, step, raw)?,
-                Target::Unknown => self.skip(step)?,
-                Target::End => return Ok(()),
+            if step.key == Key::End {
+                return Ok(());
             }
+            self.member(step, raw)?;
         }
     }
 
@@ -87,14 +98,14 @@ impl Reader<'_, '_> {
     fn step(&mut self, begins: bool, mut scope: Scope, raw: &mut RawEvent) -> Result<(Step, bool), NotJson> {
         let (mut keys, mut is_plain) = (0, true);
         let mut opened = begins && self.scanner.take(b'{');
-        let target = loop {
+        let key = loop {
             self.scanner.blanks();
             let another = if opened { self.scanner.peek() != b'}' } else { self.scanner.take(b',') };
             if !another {
                 self.scanner.expect(b'}')?;
                 is_plain &= !opened;
                 if scope == Scope::Event {
-                    break Target::End;
+                    break Key::End;
                 }
                 (scope, opened) = (Scope::Event, false);
                 continue;
@@ -102,22 +113,22 @@ impl Reader<'_, '_> {
             self.scanner.blanks();
             let name = self.scanner.string(self.record, self.scratch)?;
             self.scanner.colon()?;
-            let Some(key) = self.words(name).and_then(|words| Key::of(scope, words)) else { break Target::Unknown };
+            let Some(key) = self.words(name).and_then(|words| Key::of(scope, words)) else { break Key::Unknown };
             if keys & key.bit() != 0 {
                 raw.note(Reject::DuplicateKey);
                 is_plain = false;
             }
             keys |= key.bit();
-            let Some(inner) = key.opens() else { break Target::Value(key) };
+            let Some(inner) = key.opens() else { break key };
             opened = self.scanner.take(b'{');
             if !opened {
                 is_plain = false;
-                break Target::Value(key);
+                break key;
             }
             scope = inner;
         };
-        let is_text = target != Target::End && self.scanner.take(b'"');
-        Ok((Step { keys, target, is_text, scope }, is_plain))
+        let is_text = key != Key::End && self.scanner.take(b'"');
+        Ok((Step { keys, key, is_text, scope }, is_plain))
     }
 
     /// Passes the value here, whatever it is.
@@ -129,19 +140,13 @@ impl Reader<'_, '_> {
         self.scanner.skip(step.scope.depth(), self.stack)
     }
 
-    /// Reads the value of a key of the contract: one jump by key, then what is usual there.
+    /// Reads the value here: one jump by key, then what is usual there.
     #[inline(always)]
-    fn member(&mut self, key: Key, step: Step, raw: &mut RawEvent) -> Result<(), NotJson> {
-        let kept = match key {
-            Key::Time => self.time(step)?.map(|ns| raw.time_ns = ns).ok_or(Reject::BadTime),
-            Key::Kind => {
-                let kind = self.word(step)?.and_then(Kind::from_words);
-                kind.map(|kind| raw.kind = Some(kind)).ok_or(Reject::UnknownKind)
-            }
-            Key::Outcome => {
-                let outcome = self.word(step)?.and_then(Outcome::from_words);
-                outcome.map(|outcome| raw.outcome = Some(outcome)).ok_or(Reject::BadOutcome)
-            }
+    fn member(&mut self, step: Step, raw: &mut RawEvent) -> Result<(), NotJson> {
+        let kept = match step.key {
+            Key::Time => keep(&mut raw.time_ns, self.time(step)?, Reject::BadTime),
+            Key::Kind => keep(&mut raw.kind, self.word(step)?.and_then(Kind::from_words), Reject::UnknownKind),
+            Key::Outcome => keep(&mut raw.outcome, self.word(step)?.and_then(Outcome::from_words), Reject::BadOutcome),
             Key::Op => match self.value(step)? {
                 Value::Text(text) => {
                     raw.op = self.words(text).and_then(Op::from_words);
@@ -154,41 +159,44 @@ impl Reader<'_, '_> {
                     raw.reason = Reason::of(self.words(text));
                     Ok(())
                 }
-                Value::Null => Ok(()),
+                Value::Null => {
+                    raw.reason = Reason::None;
+                    Ok(())
+                }
                 _ => Err(Reject::BadField),
             },
             Key::LatencyMs => match self.value(step)? {
-                Value::Null => Ok(()),
+                Value::Null => {
+                    raw.latency_ns = None;
+                    Ok(())
+                }
                 value => {
                     raw.latency_ns = self.number(value).and_then(latency_ns);
                     raw.latency_ns.map(drop).ok_or(Reject::BadLatency)
                 }
             },
             Key::V => self.integer(step, 1, 1)?.map(drop).ok_or(Reject::UnknownVersion),
-            Key::TraceId => {
-                raw.trace_id = self.hex(step)?;
-                raw.trace_id.map(drop).ok_or(Reject::BadField)
-            }
-            Key::SpanId => {
-                raw.span_id = self.hex(step)?;
-                raw.span_id.map(drop).ok_or(Reject::BadField)
-            }
+            Key::TraceId => keep(&mut raw.trace_id, self.hex(step)?, Reject::BadField),
+            Key::SpanId => keep(&mut raw.span_id, self.hex(step)?, Reject::BadField),
             Key::ActorType => {
-                raw.actor_type = self.word(step)?.and_then(ActorType::from_words);
-                raw.actor_type.map(drop).ok_or(Reject::BadField)
+                keep(&mut raw.actor_type, self.word(step)?.and_then(ActorType::from_words), Reject::BadField)
             }
             Key::SourceAsn => {
-                raw.source_asn = self.integer(step, 0, u64::from(u32::MAX))?.map(|asn| asn as u32);
-                raw.source_asn.map(drop).ok_or(Reject::BadField)
+                let asn = self.integer(step, 0, u64::from(u32::MAX))?;
+                keep(&mut raw.source_asn, asn.map(|asn| asn as u32), Reject::BadField)
             }
             Key::Count | Key::Epoch | Key::Seq | Key::EnqueuedTime | Key::Hop | Key::ParentSpanId => {
-                self.rare(key, step, raw)?
+                self.rare(step, raw)?
             }
             Key::Actor | Key::Source | Key::Permission | Key::Change => {
                 self.skip(step)?;
                 Err(Reject::BadField)
             }
-            _ => self.plain_text(key, step, raw)?,
+            Key::Unknown | Key::End => {
+                self.skip(step)?;
+                Ok(())
+            }
+            _ => self.plain_text(step, raw)?,
         };
         if let Err(reject) = kept {
             raw.note(reject);
@@ -197,44 +205,27 @@ impl Reader<'_, '_> {
     }
 
     /// The keys that are seldom there.
-    fn rare(&mut self, key: Key, step: Step, raw: &mut RawEvent) -> Result<Kept, NotJson> {
-        let is_kept = match key {
+    fn rare(&mut self, step: Step, raw: &mut RawEvent) -> Result<Kept, NotJson> {
+        let bad = Reject::BadField;
+        Ok(match step.key {
             Key::Count => {
                 let count = self.integer(step, 1, COUNT_MAX)?;
-                raw.count = count.map_or(1, |count| count as u32);
-                count.is_some()
+                keep(&mut raw.count, count.map(|count| count as u32), bad)
             }
-            Key::Epoch => {
-                let epoch = self.integer(step, 0, i64::MAX as u64)?;
-                raw.epoch = epoch.unwrap_or(0);
-                epoch.is_some()
-            }
-            Key::Seq => {
-                raw.seq = self.integer(step, 0, i64::MAX as u64)?;
-                raw.seq.is_some()
-            }
-            Key::EnqueuedTime => {
-                raw.enqueued_time_ns = self.time(step)?;
-                raw.enqueued_time_ns.is_some()
-            }
-            Key::Hop => {
-                raw.hop = self.word(step)?.and_then(Hop::from_words);
-                raw.hop.is_some()
-            }
-            _ => {
-                raw.parent_span_id = self.hex(step)?;
-                raw.parent_span_id.is_some()
-            }
-        };
-        Ok(if is_kept { Ok(()) } else { Err(Reject::BadField) })
+            Key::Epoch => keep(&mut raw.epoch, self.integer(step, 0, i64::MAX as u64)?, bad),
+            Key::Seq => keep(&mut raw.seq, self.integer(step, 0, i64::MAX as u64)?, bad),
+            Key::EnqueuedTime => keep(&mut raw.enqueued_time_ns, self.time(step)?, bad),
+            Key::Hop => keep(&mut raw.hop, self.word(step)?.and_then(Hop::from_words), bad),
+            _ => keep(&mut raw.parent_span_id, self.hex(step)?, bad),
+        })
     }
 
     #[inline(always)]
-    fn plain_text(&mut self, key: Key, step: Step, raw: &mut RawEvent) -> Result<Kept, NotJson> {
-        let (least, most, reject) = key.text_limits();
+    fn plain_text(&mut self, step: Step, raw: &mut RawEvent) -> Result<Kept, NotJson> {
+        let (least, most, reject) = step.key.text_limits();
         Ok(match self.value(step)? {
             Value::Text(text) if (least..=most).contains(&text.len()) => {
-                raw.texts[key as usize] = text;
+                raw.texts[step.key as usize] = text;
                 Ok(())
             }
             _ => Err(reject),

@@ -11,30 +11,30 @@ use model::Model;
 /// Brings a decoded event into the model's shape.
 fn shape(e: &AuthEvent<'_>) -> Model {
     let own = |t: Option<&str>| t.map(str::to_string);
-    let permission = e.permission.unwrap_or_default();
-    let audit = e.audit.unwrap_or_default();
-    let change = e.change.unwrap_or_default();
-    let some = |kind: Kind, text: &str| (e.kind == kind).then(|| text.to_string());
+    let permission = e.permission().unwrap_or_default();
+    let audit = e.audit().unwrap_or_default();
+    let change = e.change().unwrap_or_default();
+    let some = |kind: Kind, text: &str| (e.kind() == kind).then(|| text.to_string());
     Model {
-        time_ns: e.time_ns,
-        kind: e.kind.as_str().to_string(),
-        op: e.op.as_str().to_string(),
-        count: u64::from(e.count),
-        outcome: e.outcome.map(|o| o.as_str().to_string()),
-        reason: e.reason.as_str().to_string(),
-        latency_ns: e.latency_ns,
+        time_ns: e.time_ns(),
+        kind: e.kind().as_str().to_string(),
+        op: e.op().as_str().to_string(),
+        count: u64::from(e.count()),
+        outcome: e.outcome().map(|o| o.as_str().to_string()),
+        reason: e.reason().as_str().to_string(),
+        latency_ns: e.latency_ns(),
         texts: vec![
-            ("id", own(e.id)),
-            ("tenant", (!e.tenant.is_empty()).then(|| e.tenant.to_string())),
-            ("region", own(e.region)),
-            ("service", own(e.service)),
-            ("client", own(e.client)),
+            ("id", own(e.id())),
+            ("tenant", (!e.tenant().is_empty()).then(|| e.tenant().to_string())),
+            ("region", own(e.region())),
+            ("service", own(e.service())),
+            ("client", own(e.client())),
             ("queue", some(Kind::Audit, audit.queue)),
             ("producer", own(audit.producer)),
-            ("id", own(e.actor_id)),
-            ("type", e.actor_type.map(|t| t.as_str().to_string())),
-            ("ip", own(e.source_ip)),
-            ("ua", own(e.source_ua)),
+            ("id", own(e.actor_id())),
+            ("type", e.actor_type().map(|t| t.as_str().to_string())),
+            ("ip", own(e.source_ip())),
+            ("ua", own(e.source_ua())),
             ("subject", own(permission.subject)),
             ("role", own(permission.role)),
             ("resource", own(permission.resource)),
@@ -46,8 +46,8 @@ fn shape(e: &AuthEvent<'_>) -> Model {
             ("approved_by", own(change.approved_by)),
         ],
         numbers: vec![
-            ("asn", e.source_asn.map(u64::from)),
-            ("epoch", e.audit.map(|a| a.epoch).filter(|_| e.audit.is_some_and(|a| a.epoch != 0))),
+            ("asn", e.source_asn().map(u64::from)),
+            ("epoch", e.audit().map(|a| a.epoch).filter(|_| e.audit().is_some_and(|a| a.epoch != 0))),
             ("seq", audit.seq),
         ],
         enqueued_ns: audit.enqueued_time_ns,
@@ -146,7 +146,7 @@ fn every_example_of_the_contract_decodes() {
     let mut decoder = Decoder::new(Limits::default());
     for line in include_str!("examples.jsonl").lines() {
         let event = decoder.decode(line.as_bytes()).unwrap();
-        assert!(event.region.is_some());
+        assert!(event.region().is_some());
         assert_eq!(same(&mut Decoder::default(), line.as_bytes()), Ok(None));
     }
 }
@@ -204,7 +204,7 @@ fn a_key_given_twice_is_refused_however_often_its_layout_was_seen() {
             r#","actor":null,"actor":{"id":"a"}"#,
             r#","actor":{"id":"a","type":"user","id":"b"}"#,
         ] {
-            assert_eq!(decoder.decode(event(more).as_bytes()), Err(Reject::DuplicateKey), "{more}");
+            assert_eq!(decoder.decode(event(more).as_bytes()).err(), Some(Reject::DuplicateKey), "{more}");
         }
         assert!(decoder.decode(event(r#","actor":{},"source":{}"#).as_bytes()).is_ok());
         assert!(decoder.decode(event(r#","x":1,"x":{"time":2}"#).as_bytes()).is_ok());

@@ -155,16 +155,15 @@ impl Worker {
         let entries = &mut entries[usize::from(source.0)];
         let mut fold = Fold { registry, interner, entries, source, counts, append_ns };
         let verdict = match partition.policy.records {
-            // By reference: an event is half a kilobyte, and moving it would be seen.
-            Records::One => match &decoder.decode(value) {
+            Records::One => match decoder.decode(value) {
                 Ok(event) => {
                     let before_ns = partition.state.watermark_ns.unwrap_or(i64::MIN);
-                    partition.raise(event.time_ns, append_ns);
+                    partition.raise(event.time_ns(), append_ns);
                     partition.mark(end).decoded += u64::from(counts);
-                    fold.event(partition, event, before_ns, end);
+                    fold.event(partition, &event, before_ns, end);
                     Ok(())
                 }
-                Err(reject) => Err(*reject),
+                Err(reject) => Err(reject),
             },
             several => Self::several(decoder, several, value, partition, &mut fold, end),
         };
@@ -184,13 +183,13 @@ impl Worker {
     ) -> Result<(), Reject> {
         let before = partition.state.watermark_ns;
         let mut latest_ns = i64::MIN;
-        decoder.decode_each(value, records, |event| latest_ns = latest_ns.max(event.time_ns))?;
+        decoder.decode_each(value, records, |event| latest_ns = latest_ns.max(event.time_ns()))?;
         partition.raise(latest_ns, fold.append_ns);
         partition.mark(end).decoded += u64::from(fold.counts);
         let mut watermark_ns = before.unwrap_or(i64::MIN);
         decoder.decode_each(value, records, |event| {
             fold.event(partition, event, watermark_ns, end);
-            watermark_ns = watermark_ns.max(event.time_ns.min(fold.append_ns));
+            watermark_ns = watermark_ns.max(event.time_ns().min(fold.append_ns));
         })?;
         Ok(())
     }
@@ -275,7 +274,7 @@ impl Fold<'_> {
     /// Counts one event of a record whose watermark is already raised and whose mark is set.
     #[inline]
     fn event(&mut self, partition: &mut Partition, event: &AuthEvent<'_>, watermark_ns: i64, end: i64) {
-        let (timing, pane) = partition.place(event.time_ns, self.append_ns, watermark_ns);
+        let (timing, pane) = partition.place(event.time_ns(), self.append_ns, watermark_ns);
         let tick = larum_aggregate::time::second_of(partition.state.watermark_ns.unwrap_or(0));
         if self.counts {
             let tally = partition.mark(end);
@@ -289,11 +288,11 @@ impl Fold<'_> {
         if pane.is_none() && !self.counts {
             return;
         }
-        let success = event.outcome == Some(Outcome::Success);
-        let region = event.region.or(partition.policy.region.as_deref());
-        let key = self.interner.key(self.source, event.tenant, region, success, self.registry);
-        let entry = Entry::new(tick, pane, self.counts, key, code.0, event.count);
-        self.entries.push(match event.latency_ns {
+        let success = event.outcome() == Some(Outcome::Success);
+        let region = event.region().or(partition.policy.region.as_deref());
+        let key = self.interner.key(self.source, event.tenant(), region, success, self.registry);
+        let entry = Entry::new(tick, pane, self.counts, key, code.0, event.count());
+        self.entries.push(match event.latency_ns() {
             Some(ns) => entry.measured(ns, bucket_of(ns)),
             None => entry,
         });

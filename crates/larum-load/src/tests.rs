@@ -53,19 +53,19 @@ fn a_recount_by_the_decoder_is_the_truth() {
         match decoder.decode(record.bytes) {
             Err(reject) => *recount.rejected.entry(reject.to_string()).or_default() += 1,
             Ok(event) => {
-                assert!(event.tenant.as_bytes() == record.key || event.kind == Kind::Change, "{event:?}");
-                *recount.events.entry(event.kind.as_str().to_string()).or_default() += 1;
-                let ahead_ms = (event.time_ns - record.due_ns).div_euclid(1_000_000);
+                assert!(event.tenant().as_bytes() == record.key || event.kind() == Kind::Change, "{event:?}");
+                *recount.events.entry(event.kind().as_str().to_string()).or_default() += 1;
+                let ahead_ms = (event.time_ns() - record.due_ns).div_euclid(1_000_000);
                 match ahead_ms {
                     7_200_000.. => recount.skewed += 1,
                     ..=-200_000 => recount.late += 1,
                     _ => assert!((-2_301..=0).contains(&ahead_ms), "{ahead_ms}"),
                 }
-                let (Some(outcome), Some(region)) = (event.outcome, event.region) else { continue };
-                let op: Option<Op> = (event.kind == Kind::Token).then_some(event.op);
-                if matches!(event.kind, Kind::Login | Kind::Token) {
-                    let count = u64::from(event.count);
-                    recount.add(event.tenant, region, op, (outcome, event.reason), count);
+                let (Some(outcome), Some(region)) = (event.outcome(), event.region()) else { continue };
+                let op: Option<Op> = (event.kind() == Kind::Token).then_some(event.op());
+                if matches!(event.kind(), Kind::Login | Kind::Token) {
+                    let count = u64::from(event.count());
+                    recount.add(event.tenant(), region, op, (outcome, event.reason()), count);
                 }
             }
         }
@@ -200,8 +200,8 @@ fn degradation_takes_eight_times_as_long() {
         for _ in 0..20_000 {
             let record = generator.next_record();
             let Ok(event) = decoder.decode(record.bytes) else { continue };
-            if event.op == Op::Refresh {
-                refreshes.extend(event.latency_ns);
+            if event.op() == Op::Refresh {
+                refreshes.extend(event.latency_ns());
             }
         }
         refreshes.sort_unstable();

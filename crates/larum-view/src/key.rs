@@ -1,21 +1,13 @@
 //! What is known of one key: totals since it began, latency histograms, panes.
 
 use larum_aggregate::histogram::{Bucket, NOT_MEASURED};
-use larum_aggregate::time::Window;
+use larum_aggregate::time::{HISTOGRAM_WINDOW_S, Window};
 use larum_aggregate::{KeyDef, Row};
 use larum_event::{Code, Histogram};
 use serde::{Deserialize, Serialize};
 
+use crate::slots::{Slot, SlotCount, add_run};
 use crate::tiers::Tiers;
-
-/// Totals of a latency histogram.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HistogramTotals {
-    /// (bucket, count), by bucket.
-    pub buckets: Vec<(Bucket, u64)>,
-    /// Sum of latencies, ns.
-    pub sum_ns: u128,
-}
 
 /// One key's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,27 +18,26 @@ pub struct KeyView {
     pub started_s: u32,
     /// The last tick that counted something.
     pub touched_s: u32,
-    /// (code, count), by code.
-    codes: Vec<(u16, u64)>,
-    /// (histogram, totals), by histogram.
-    histograms: Vec<(u16, HistogramTotals)>,
+    /// Counts since then, by slot.
+    totals: Vec<SlotCount<Slot>>,
+    /// (histogram, sum of its latencies in ns), by histogram.
+    sums_ns: Vec<(u16, u128)>,
     /// Its panes.
     pub(crate) tiers: Tiers,
 }
 
-/// Slots of panes below this are codes, the others histogram buckets.
-const BUCKET_SLOTS: u16 = 1024;
-/// Slots per histogram.
-const SLOTS_PER_HISTOGRAM: u16 = 384;
-const _: () = assert!(Code::COUNT <= BUCKET_SLOTS);
-const _: () = assert!(larum_aggregate::histogram::BUCKETS <= SLOTS_PER_HISTOGRAM as usize);
+/// Totals of a latency histogram.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistogramTotals {
+    /// (bucket, count), by bucket.
+    pub buckets: Vec<(Bucket, u64)>,
+    /// Sum of latencies, ns.
+    pub sum_ns: u128,
+}
 
-/// Adds to a sorted list of (key, count).
-fn add(list: &mut Vec<(u16, u64)>, key: u16, count: u64) {
-    match list.binary_search_by_key(&key, |e| e.0) {
-        Ok(at) => list[at].1 += count,
-        Err(at) => list.insert(at, (key, count)),
-    }
+/// The slots of rows that are sorted by code and bucket, with their counts.
+fn run(rows: &[Row]) -> impl Iterator<Item = (Slot, u64)> {
+    rows.iter().map(|row| (Slot::of(row.code, row.bucket), row.count))
 }
 
 impl KeyView {
@@ -55,61 +46,64 @@ impl KeyView {
             def,
             started_s,
             touched_s: started_s,
-            codes: Vec::new(),
-            histograms: Vec::new(),
+            totals: Vec::new(),
+            sums_ns: Vec::new(),
             tiers: Tiers::default(),
         }
     }
 
-    /// Counts a row in totals.
-    pub(crate) fn add_total(&mut self, row: &Row) {
-        add(&mut self.codes, row.code, row.count);
-        if row.bucket == NOT_MEASURED {
-            return;
-        }
-        let id = Code(row.code).histogram().0;
-        let at = match self.histograms.binary_search_by_key(&id, |h| h.0) {
-            Ok(at) => at,
-            Err(at) => {
-                self.histograms.insert(at, (id, HistogramTotals::default()));
-                at
+    /// Counts rows of this key, sorted by code and bucket, in totals.
+    pub(crate) fn add_totals(&mut self, rows: &[Row]) {
+        add_run(&mut self.totals, run(rows));
+        for row in rows.iter().filter(|row| row.bucket != NOT_MEASURED) {
+            let id = Code(row.code).histogram().0;
+            match self.sums_ns.iter().position(|sum| sum.0 >= id) {
+                Some(at) if self.sums_ns[at].0 == id => self.sums_ns[at].1 += row.sum_ns,
+                at => self.sums_ns.insert(at.unwrap_or(self.sums_ns.len()), (id, row.sum_ns)),
             }
-        };
-        let totals = &mut self.histograms[at].1;
-        add(&mut totals.buckets, row.bucket, row.count);
-        totals.sum_ns += row.sum_ns;
+        }
     }
 
-    /// Counts a row in a pane.
-    pub(crate) fn add_pane(&mut self, pane: u32, row: &Row, oldest: &[u32; 3]) {
-        self.tiers.add(pane, row.code, false, row.count, oldest);
-        if row.bucket != NOT_MEASURED {
-            let slot = BUCKET_SLOTS + Code(row.code).histogram().0 * SLOTS_PER_HISTOGRAM + row.bucket;
-            self.tiers.add(pane, slot, true, row.count, oldest);
-        }
+    /// Counts rows of this key, sorted by code and bucket, in a pane.
+    pub(crate) fn add_pane(&mut self, pane: u32, rows: &[Row], oldest: &[u32; 3]) {
+        self.tiers.add(pane, run(rows), oldest);
     }
 
     /// Totals by code.
     pub fn codes(&self) -> impl Iterator<Item = (Code, u64)> {
-        self.codes.iter().map(|(code, count)| (Code(*code), *count))
+        let same_code = self.totals.chunk_by(|a, b| a.key.code() == b.key.code());
+        same_code.map(|same| (same[0].key.code(), same.iter().map(|t| t.count).sum()))
     }
 
-    /// Totals of latencies.
-    pub fn histograms(&self) -> impl Iterator<Item = (Histogram, &HistogramTotals)> {
-        self.histograms.iter().map(|(id, totals)| (Histogram(*id), totals))
+    /// Totals of latencies, by histogram.
+    pub fn histograms(&self) -> Vec<(Histogram, HistogramTotals)> {
+        let mut buckets: Vec<_> = self.totals.iter().filter_map(|t| Some((t.key.bucket()?, t.count))).collect();
+        add_up(&mut buckets);
+        let same_histogram = buckets.chunk_by(|a, b| a.0.0 == b.0.0);
+        let totals = |same: &[((Histogram, Bucket), u64)]| {
+            let id = same[0].0.0;
+            let sum_ns = self.sums_ns.iter().find(|sum| sum.0 == id.0).map_or(0, |sum| sum.1);
+            (id, HistogramTotals { buckets: same.iter().map(|((_, bucket), n)| (*bucket, *n)).collect(), sum_ns })
+        };
+        same_histogram.map(totals).collect()
     }
 
     /// Sums of a window that ends with the pane of second `end_s`: by code, and by (histogram, bucket), both sorted.
+    /// Windows longer than histograms are kept have no buckets.
     pub fn window(&self, window: Window, end_s: u32) -> WindowSums {
+        let mut slots = Vec::new();
+        self.tiers.window(window, end_s, |slot, count| slots.push((slot, count)));
+        add_up(&mut slots);
         let mut sums = WindowSums::default();
-        self.tiers.window(window, end_s, |slot, count| match slot.checked_sub(BUCKET_SLOTS) {
-            None => sums.codes.push((Code(slot), count)),
-            Some(slot) => {
-                let histogram = Histogram(slot / SLOTS_PER_HISTOGRAM);
-                sums.buckets.push(((histogram, slot % SLOTS_PER_HISTOGRAM), count));
+        for (slot, count) in slots {
+            match sums.codes.last_mut() {
+                Some(last) if last.0 == slot.code() => last.1 += count,
+                _ => sums.codes.push((slot.code(), count)),
             }
-        });
-        add_up(&mut sums.codes);
+            if window.span_s <= HISTOGRAM_WINDOW_S {
+                sums.buckets.extend(slot.bucket().map(|bucket| (bucket, count)));
+            }
+        }
         add_up(&mut sums.buckets);
         sums
     }

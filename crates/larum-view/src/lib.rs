@@ -4,12 +4,13 @@
 //! state after the last applied tick. The same Deltas give the same view, bit for bit. [`Reading`] shows one cut of it
 //! as samples of the [`signals`], to whichever [`Sink`] writes them out.
 //!
-//! Reading order: [`view`] (Deltas and ticks), `key` (totals of a key), `tiers` (its panes and windows), [`signals`]
-//! (the list), [`reading`] (state to samples).
+//! Reading order: [`view`] (Deltas and ticks), `key` (totals of a key), `tiers` (its panes and windows), `slots` (what
+//! both count), [`signals`] (the list), [`reading`] (state to samples).
 
 mod key;
 pub mod reading;
 pub mod signals;
+mod slots;
 mod tiers;
 pub mod view;
 

@@ -1,5 +1,6 @@
 //! The state that all committed Deltas add up to, tick by tick.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::FixedState;
@@ -11,7 +12,8 @@ use larum_aggregate::{
 use serde::{Deserialize, Serialize};
 
 use crate::key::KeyView;
-use crate::tiers::oldest_panes;
+use crate::slots::place_from_end;
+use crate::tiers::oldest_s;
 
 /// What is read of a tick that is not applied yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +60,7 @@ pub struct PartitionView {
 pub struct View {
     sources: BTreeMap<SourceId, SourceView>,
     partitions: BTreeMap<PartitionId, PartitionView>,
-    names: BTreeMap<NameId, NameDef>,
+    names: HashMap<NameId, NameDef, FixedState>,
     keys: HashMap<KeyId, KeyView, FixedState>,
     /// Live keys in the order in which they are shown: by source, tenant, region.
     shown: Vec<KeyId>,
@@ -68,7 +70,7 @@ pub struct View {
     pub tiling_violations: u64,
 }
 
-/// Each tick looks after one in so many keys: expired panes are dropped within so many ticks.
+/// Each tick looks after one in so many keys: panes are merged and dropped within so many ticks.
 const SWEEP_TICKS: u32 = 60;
 
 impl View {
@@ -87,9 +89,7 @@ impl View {
             self.next_ids.0 = self.next_ids.0.max(name.id.0 + 1);
             self.names.entry(name.id).or_insert(name);
         }
-        for key in delta.keys {
-            self.admit(key);
-        }
+        self.admit(delta.keys);
         for part in delta.parts {
             self.read(part);
         }
@@ -108,17 +108,31 @@ impl View {
         self.retire(&delta.retired_keys, &delta.retired_names);
     }
 
-    fn admit(&mut self, def: KeyDef) {
-        self.next_ids.1 = self.next_ids.1.max(def.id.0 + 1);
-        if self.keys.contains_key(&def.id) {
+    fn admit(&mut self, defs: Vec<KeyDef>) {
+        let mut fresh = Vec::new();
+        for def in defs {
+            self.next_ids.1 = self.next_ids.1.max(def.id.0 + 1);
+            let started_s = self.sources.get(&def.source).and_then(|s| s.tick).unwrap_or(0);
+            if let Entry::Vacant(place) = self.keys.entry(def.id) {
+                place.insert(KeyView::new(def, started_s));
+                fresh.push(def);
+            }
+        }
+        if fresh.is_empty() {
             return;
         }
-        let started_s = self.sources.get(&def.source).and_then(|s| s.tick).unwrap_or(0);
-        let at = self
-            .shown
-            .partition_point(|other| self.keys.get(other).is_some_and(|k| self.order(&k.def) < self.order(&def)));
-        self.shown.insert(at, def.id);
-        self.keys.insert(def.id, KeyView::new(def, started_s));
+        fresh.sort_by(|a, b| self.order(a).cmp(&self.order(b)));
+        // Both lists are sorted: one is merged into the other, from the end.
+        let (mut from, mut shown) = (self.shown.len(), std::mem::take(&mut self.shown));
+        shown.resize(from + fresh.len(), KeyId(0));
+        for (before, def) in fresh.iter().enumerate().rev() {
+            let is_before = |id: &KeyId| self.keys.get(id).is_some_and(|k| self.order(&k.def) < self.order(def));
+            let at = place_from_end(&shown[..from], is_before);
+            shown.copy_within(at..from, at + before + 1);
+            shown[at + before] = def.id;
+            from = at;
+        }
+        self.shown = shown;
     }
 
     fn order<'v>(&'v self, key: &KeyDef) -> (SourceId, &'v str, &'v str) {
@@ -161,7 +175,7 @@ impl View {
         let due = std::mem::replace(&mut source.pending, later);
         let first = source.tick.map_or(0, |tick| tick + 1);
         source.tick = Some(target);
-        let oldest = oldest_panes(target.saturating_sub(source.def.delay_s));
+        let oldest = oldest_s(target.saturating_sub(source.def.delay_s));
         for (tick, pending) in due {
             for group in &pending.groups {
                 self.apply_group(group, tick, &oldest);
@@ -177,23 +191,23 @@ impl View {
             // Each tick from `first` to `target` has its share of the keys.
             let turn = (key.0 % SWEEP_TICKS + SWEEP_TICKS - first % SWEEP_TICKS) % SWEEP_TICKS;
             if view.def.source == id && turn <= target - first {
-                view.tiers.prune(&oldest);
+                view.tiers.compact(&oldest);
             }
         }
     }
 
     fn apply_group(&mut self, group: &Group, tick: u32, oldest: &[u32; 3]) {
-        for row in &group.rows {
-            let Some(key) = self.keys.get_mut(&row.key) else {
-                debug_assert!(false, "row of unknown key {:?}", row.key);
+        for rows in group.rows.chunk_by(|a, b| a.key == b.key) {
+            let Some(key) = self.keys.get_mut(&rows[0].key) else {
+                debug_assert!(false, "row of unknown key {:?}", rows[0].key);
                 continue;
             };
             key.touched_s = key.touched_s.max(tick);
             if group.totals {
-                key.add_total(row);
+                key.add_totals(rows);
             }
             if let Some(pane) = group.pane {
-                key.add_pane(pane, row, oldest);
+                key.add_pane(pane, rows, oldest);
             }
         }
     }
@@ -227,8 +241,10 @@ impl View {
         let (idle, live): (Vec<_>, Vec<_>) = self.keys.values().partition(|key| is_idle(key));
         let used: BTreeSet<NameId> = live.iter().flat_map(|k| [k.def.tenant, k.def.region]).collect();
         let free = self.names.values().filter(|n| !used.contains(&n.id) && n.id != NameId::OTHER);
-        let idle: Vec<KeyDef> = idle.iter().map(|k| k.def).collect();
-        let names = if idle.is_empty() { Vec::new() } else { free.cloned().collect() };
+        let mut idle: Vec<KeyDef> = idle.iter().map(|k| k.def).collect();
+        idle.sort_by_key(|key| key.id);
+        let mut names: Vec<NameDef> = if idle.is_empty() { Vec::new() } else { free.cloned().collect() };
+        names.sort_by_key(|name| name.id);
         (idle, names)
     }
 

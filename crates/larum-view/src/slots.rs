@@ -1,0 +1,105 @@
+//! What is counted within a key, as one small number, and sorted lists of such counts.
+
+use larum_aggregate::histogram::{Bucket, NOT_MEASURED};
+use larum_event::{Code, Histogram};
+use serde::{Deserialize, Serialize};
+
+/// A code and a latency bucket together: an event is counted once, in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Slot(u32);
+
+impl Slot {
+    /// The slot of a code and a bucket.
+    pub const fn of(code: u16, bucket: Bucket) -> Slot {
+        Slot((code as u32) << 16 | bucket as u32)
+    }
+
+    /// The code.
+    pub fn code(self) -> Code {
+        Code((self.0 >> 16) as u16)
+    }
+
+    /// The histogram and the bucket in it, if the event was measured.
+    pub fn bucket(self) -> Option<(Histogram, Bucket)> {
+        let bucket = self.0 as Bucket;
+        (bucket != NOT_MEASURED).then(|| (self.code().histogram(), bucket))
+    }
+
+    /// The same code, not measured: where counts are kept and histograms are not.
+    pub fn without_bucket(self) -> Slot {
+        Slot(self.0 | NOT_MEASURED as u32)
+    }
+}
+
+/// A count in a list that is sorted by key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotCount<K> {
+    /// What is counted.
+    pub key: K,
+    /// How often.
+    pub count: u64,
+}
+
+/// Adds a sorted run to a sorted list; almost always at or near the list's end.
+pub fn add_run<K: Ord + Copy>(list: &mut Vec<SlotCount<K>>, run: impl Iterator<Item = (K, u64)>) {
+    let mut from = None;
+    for (key, count) in run {
+        if list.last().is_none_or(|last| last.key < key) {
+            list.push(SlotCount { key, count });
+            continue;
+        }
+        // The place of the run's first key is looked for from the end, that of the others from the one before.
+        let at = match from {
+            Some(from) => from + list[from..].partition_point(|e| e.key < key),
+            None => place_from_end(list, |e| e.key < key),
+        };
+        match list.get_mut(at) {
+            Some(same) if same.key == key => same.count += count,
+            _ => list.insert(at, SlotCount { key, count }),
+        }
+        from = Some(at);
+    }
+}
+
+/// The partition point of a sorted list, looked for in doubling steps from its end.
+pub fn place_from_end<T>(list: &[T], is_before: impl Fn(&T) -> bool) -> usize {
+    let (mut low, mut high, mut step) = (list.len(), list.len(), 4);
+    while low > 0 {
+        low = low.saturating_sub(step);
+        if is_before(&list[low]) {
+            break;
+        }
+        (high, step) = (low, step * 2);
+    }
+    low + list[low..high].partition_point(is_before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn runs_add_up_as_a_map_does() {
+        for seed in 0..50 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (mut list, mut map) = (Vec::new(), BTreeMap::new());
+            for _ in 0..40 {
+                let run: BTreeMap<u32, u64> = (0..rng.usize(..12)).map(|_| (rng.u32(..200), rng.u64(1..5))).collect();
+                for (key, count) in &run {
+                    *map.entry(*key).or_insert(0) += count;
+                }
+                add_run(&mut list, run.into_iter());
+                assert!(list.iter().map(|e| (e.key, e.count)).eq(map.iter().map(|(k, n)| (*k, *n))), "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn slots_come_apart_again() {
+        let slot = Slot::of(7, 9);
+        assert_eq!((slot.code(), slot.bucket()), (Code(7), Some((Code(7).histogram(), 9))));
+        assert_eq!((slot.without_bucket().code(), slot.without_bucket().bucket()), (Code(7), None));
+        assert_eq!(Slot::of(7, NOT_MEASURED), slot.without_bucket());
+    }
+}
