@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 use fastrand::Rng;
 use larum::durable::{Durable, resume};
 use larum::keeper::{Committed, Keeper, Round, WorkerCut};
+use larum::shared::{PartShared, SourceShared};
 use larum_aggregate::time::WINDOWS;
 use larum_aggregate::{Cover, Delta, PartitionId, PartitionStart, SourceDef, SourceId};
 use larum_event::{CodeParts, Kind, Limits};
@@ -48,6 +49,13 @@ pub struct Rig {
     ends: Vec<Option<(i64, i64)>>,
     /// Partitions whose broker is silent until then.
     stuck_until_ns: Vec<i64>,
+    /// What the program's readers see of the clock and of each other, made anew at every start.
+    source: SourceShared,
+    parts: Vec<Arc<PartShared>>,
+    /// Partitions that run too far ahead and are not read.
+    held: Vec<bool>,
+    /// How often one was held.
+    pub holds: u64,
     policy: SourcePolicy,
     minted: bool,
     disk: ModelDisk,
@@ -86,6 +94,10 @@ impl Rig {
             log: vec![Partition::default(); partitions],
             ends: vec![None; partitions],
             stuck_until_ns: vec![0; partitions],
+            source: SourceShared::new(SOURCE),
+            parts: Vec::new(),
+            held: Vec::new(),
+            holds: 0,
             seen: (Totals::new(), vec![0; partitions]),
             rng,
             fault,
@@ -145,6 +157,11 @@ impl Rig {
         let count = self.rng.usize(1..4);
         let new = || SimWorker { worker: Worker::new(registry.clone(), Limits::default(), 1), parts: Vec::new() };
         self.workers = (0..count).map(|_| new()).collect();
+        self.source = SourceShared::new(SOURCE);
+        let part = |at| Arc::new(PartShared::new(PartitionId(at as u32), SOURCE, "t", at as i32));
+        self.parts = (0..self.log.len()).map(part).collect();
+        self.parts.iter().for_each(|part| self.source.add(part.clone()));
+        self.held = vec![false; self.log.len()];
         let durable = self.durable.read().unwrap();
         for view in durable.view.partitions() {
             let worker = &mut self.workers[self.rng.usize(..count)];
@@ -192,7 +209,28 @@ impl Rig {
         self.read_some(worker, slot, records);
     }
 
+    /// As the program's readers do: says how the partition stands, and holds it if it runs ahead.
+    fn is_held(&mut self, worker: usize, slot: usize) -> bool {
+        let (at, live) = (self.workers[worker].parts[slot], self.is_live(worker, slot));
+        let watermark_ns = self.workers[worker].worker.state(slot).watermark_ns;
+        self.parts[at].progress(watermark_ns, !live);
+        let held = self.source.holds(watermark_ns, self.held[at]);
+        self.holds += u64::from(held && !self.held[at]);
+        self.held[at] = held;
+        held
+    }
+
+    fn is_live(&self, worker: usize, slot: usize) -> bool {
+        let SimWorker { worker, parts } = &self.workers[worker];
+        let at = parts[slot];
+        let reached = |(end, asked_ns)| worker.state(slot).next >= end && self.now_ns - asked_ns <= 2 * S;
+        self.ends[at].is_some_and(reached) && !self.held[at]
+    }
+
     fn read_some(&mut self, worker: usize, slot: usize, records: i64) {
+        if self.is_held(worker, slot) {
+            return;
+        }
         let SimWorker { worker, parts } = &mut self.workers[worker];
         let at = parts[slot];
         if self.stuck_until_ns[at] > self.now_ns {
@@ -226,19 +264,19 @@ impl Rig {
 
     fn cuts(&mut self) -> Vec<WorkerCut> {
         let mut cuts = Vec::new();
-        for SimWorker { worker, parts } in &mut self.workers {
+        for of in 0..self.workers.len() {
             let mut statuses = Vec::new();
-            for (slot, at) in parts.iter().enumerate() {
-                let reached = |(end, asked_ns)| worker.state(slot).next >= end && self.now_ns - asked_ns <= 2 * S;
-                let live = self.ends[*at].is_some_and(reached);
+            for slot in 0..self.workers[of].parts.len() {
+                let (held, live) = (self.is_held(of, slot), self.is_live(of, slot));
+                let SimWorker { worker, parts } = &mut self.workers[of];
                 if live {
                     worker.live(slot, self.now_ns);
                 }
-                let watermark_ns = worker.state(slot).watermark_ns;
-                let id = PartitionId(*at as u32);
-                statuses.push((SOURCE, PartStatus { id, watermark_ns, live, held: false }));
+                let (id, watermark_ns) = (PartitionId(parts[slot] as u32), worker.state(slot).watermark_ns);
+                statuses.push((SOURCE, PartStatus { id, watermark_ns, live, held }));
             }
-            cuts.push(WorkerCut { cut: worker.cut(false, self.keeper.take_spare()), statuses });
+            let spare = self.keeper.take_spare();
+            cuts.push(WorkerCut { cut: self.workers[of].worker.cut(false, spare), statuses });
         }
         cuts
     }
@@ -246,7 +284,12 @@ impl Rig {
     fn round(&mut self) -> Result<Committed, larum_store::StoreError> {
         let cuts = self.cuts();
         let delivered = std::mem::take(&mut self.to_deliver);
-        self.keeper.commit(Round { now_ns: self.now_ns, cuts, delivered, ..Round::default() })
+        let round = Round { now_ns: self.now_ns, cuts, delivered, ..Round::default() };
+        let committed = self.keeper.commit(round);
+        let clock = self.keeper.clock(SOURCE);
+        self.source.set_clock(clock.and_then(|c| c.clock_ns()));
+        self.parts.iter().for_each(|part| part.set_left_out(clock.is_some_and(|c| c.is_left_out(part.id))));
+        committed
     }
 
     fn commit(&mut self) -> Result<(), String> {
