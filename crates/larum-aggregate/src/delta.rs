@@ -66,6 +66,8 @@ pub struct SourceDef {
     pub name: String,
     /// Its windows end so long before the tick, seconds.
     pub delay_s: u32,
+    /// The topics that it is read from; what is known of others is kept, and waited for no more.
+    pub topics: Vec<String>,
 }
 
 /// From when on a partition's records are known to be complete.

@@ -147,7 +147,7 @@ impl<'v> Reading<'v> {
         for (at, shown) in keys.iter().enumerate() {
             let Some(source) = self.view.source(shown.key.def.source) else { continue };
             let Some(end_s) = source.window_end_s() else { continue };
-            if self.view.is_catching_up(source, self.now_ns) {
+            if source.def.topics.is_empty() || self.view.is_catching_up(source, self.now_ns) {
                 continue;
             }
             let has_logins = shown.key.codes().any(|(code, _)| code.parts().kind == Kind::Login);
@@ -232,8 +232,8 @@ impl<'v> Reading<'v> {
             }
         }
         self.partition_gauge(sink, &signals::LEFT_OUT, |p| {
-            let clock = self.view.source(p.start.source)?.clock.as_ref()?;
-            Some(Value::Int(i64::from(clock.left_out.contains(&p.start.id))))
+            let source = self.view.source(p.start.source).filter(|s| s.def.topics.contains(&p.start.topic))?;
+            Some(Value::Int(i64::from(source.leaves_out(p.start.id))))
         });
         self.per_source(sink, &signals::CATCHING_UP, |s| {
             Some(Value::Int(i64::from(self.view.is_catching_up(s, self.now_ns))))

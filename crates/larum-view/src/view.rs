@@ -322,7 +322,7 @@ impl View {
     pub fn is_incomplete(&self, source: &SourceView, window: Window) -> bool {
         let Some(end_s) = source.window_end_s() else { return true };
         let start_ns = i64::from(window.start_s(end_s)) * SECOND_NS;
-        let left_out = source.clock.as_ref().is_some_and(|c| !c.left_out.is_empty());
+        let left_out = self.served_of(source).any(|partition| source.leaves_out(partition.start.id));
         start_ns < self.covered_from_ns(source.def.id) || source.damaged_ns.is_some_and(|ns| start_ns <= ns) || left_out
     }
 
@@ -337,12 +337,16 @@ impl View {
     /// Whether the source is catching up at `now_ns` (wall clock): some partition that is waited for was neither live
     /// nor read up to a fresh record within the last minute.
     pub fn is_catching_up(&self, source: &SourceView, now_ns: i64) -> bool {
-        let left_out = |id| source.clock.as_ref().is_some_and(|c| c.left_out.contains(&id));
         // With everybody left out nobody shows the present: then all are judged.
-        let nobody_waited_for = self.partitions_of(source.def.id).all(|p| left_out(p.start.id));
-        self.partitions_of(source.def.id)
-            .filter(|p| nobody_waited_for || !left_out(p.start.id))
+        let nobody_waited_for = self.served_of(source).all(|p| source.leaves_out(p.start.id));
+        self.served_of(source)
+            .filter(|p| nobody_waited_for || !source.leaves_out(p.start.id))
             .any(|p| p.current_ns.is_none_or(|ns| now_ns.saturating_sub(ns) > 60 * SECOND_NS))
+    }
+
+    /// Partitions of the topics that the source is read from now.
+    pub fn served_of<'v>(&'v self, source: &'v SourceView) -> impl Iterator<Item = &'v PartitionView> {
+        self.partitions_of(source.def.id).filter(|p| source.def.topics.contains(&p.start.topic))
     }
 }
 
@@ -350,6 +354,11 @@ impl SourceView {
     /// Its clock, Unix ns.
     pub fn clock_ns(&self) -> Option<i64> {
         self.clock.as_ref().and_then(|c| c.clock_ns)
+    }
+
+    /// Whether its clock does not wait for the partition.
+    pub fn leaves_out(&self, id: PartitionId) -> bool {
+        self.clock.as_ref().is_some_and(|clock| clock.left_out.contains(&id))
     }
 
     /// The second whose pane ends its windows.

@@ -26,7 +26,7 @@ fn start(id: u32, cover: Cover) -> PartitionStart {
 fn view(covers: &[Cover], delay_s: u32) -> View {
     let mut view = View::default();
     view.apply(Delta {
-        new_sources: vec![SourceDef { id: SOURCE, name: "s".into(), delay_s }],
+        new_sources: vec![SourceDef { id: SOURCE, name: "s".into(), delay_s, topics: vec!["t".into()] }],
         new_partitions: covers.iter().enumerate().map(|(id, cover)| start(id as u32, *cover)).collect(),
         ..Delta::default()
     });
@@ -117,4 +117,22 @@ fn catching_up_is_judged_on_the_wall_clock() {
     view.apply(Delta { sources: vec![clock(T + 1, vec![PartitionId(1)])], ..Delta::default() });
     assert!(!catching_up(&view, T + 60), "one that is left out does not count");
     assert!(catching_up(&view, T + 61), "without commits the present goes away");
+}
+
+/// A topic taken out of the configuration kept its source catching up for good.
+#[test]
+fn a_topic_that_is_not_read_any_more_is_not_waited_for() {
+    let mut view = view(&[Cover::Birth, Cover::Birth], 0);
+    view.apply(Delta {
+        new_partitions: vec![PartitionStart { topic: "old".into(), ..start(2, Cover::Birth) }],
+        parts: vec![part(0, T, Some(T), false), part(1, T, Some(T), false), part(2, T, None, false)],
+        sources: vec![clock(T, vec![PartitionId(2)])],
+        ..Delta::default()
+    });
+    let source = view.source(SOURCE).unwrap();
+    assert!(!view.is_catching_up(source, T * SECOND_NS));
+    assert_eq!(incomplete(&view)[0], incomplete(&view)[1]);
+    let def = SourceDef { topics: vec!["t".into(), "old".into()], ..source.def.clone() };
+    view.apply(Delta { new_sources: vec![def], sources: vec![clock(T + 1, vec![])], ..Delta::default() });
+    assert!(view.is_catching_up(view.source(SOURCE).unwrap(), T * SECOND_NS), "read again, it is waited for");
 }

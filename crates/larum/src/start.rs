@@ -61,7 +61,8 @@ pub fn plan(config: &Config, view: &View, watcher: &Watcher, now_ns: i64) -> Res
     let mut plan = Plan::default();
     let mut next_id = view.partitions().map(|p| p.start.id.0 + 1).max().unwrap_or(0);
     for (source, id) in config.sources.iter().zip(source_ids(config, view)) {
-        let def = SourceDef { id, name: source.name.clone(), delay_s: source.policy.delay_s };
+        let (name, topics) = (source.name.clone(), source.topics.clone());
+        let def = SourceDef { id, name, delay_s: source.policy.delay_s, topics };
         if view.source(id).is_none_or(|s| s.def != def) {
             plan.sources.push(def);
         }
@@ -92,6 +93,9 @@ pub fn plan(config: &Config, view: &View, watcher: &Watcher, now_ns: i64) -> Res
             }
         }
     }
+    let gone = |def: &&SourceDef| config.sources.iter().all(|source| source.name != def.name) && !def.topics.is_empty();
+    let gone = view.sources().map(|source| &source.def).filter(gone);
+    plan.sources.extend(gone.map(|def| SourceDef { topics: Vec::new(), ..def.clone() }));
     Ok(plan)
 }
 

@@ -46,7 +46,7 @@ impl Rig {
                 origin: 0,
                 cover: Cover::Birth,
             };
-            let new_sources = vec![SourceDef { id: SOURCE, name: "s".into(), delay_s: 0 }];
+            let new_sources = vec![SourceDef { id: SOURCE, name: "s".into(), delay_s: 0, topics: vec!["t".into()] }];
             keeper.commit(Round { new_sources, new_partitions: vec![start], ..Round::default() }).unwrap();
         }
         let mut worker = Worker::new(registry.clone(), Limits::default(), 1);

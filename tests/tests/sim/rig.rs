@@ -123,7 +123,8 @@ impl Rig {
             self.fill(60);
         }
         let mut round = Round { now_ns: self.now_ns, ..Round::default() };
-        round.new_sources = vec![SourceDef { id: SOURCE, name: "model".into(), delay_s: self.policy.delay_s }];
+        let (name, topics) = ("model".into(), vec!["t".into()]);
+        round.new_sources = vec![SourceDef { id: SOURCE, name, delay_s: self.policy.delay_s, topics }];
         for (at, partition) in self.log.iter_mut().enumerate() {
             partition.origin = self.rng.i64(0..=partition.end());
             partition.start = self.rng.i64(0..=partition.origin);
