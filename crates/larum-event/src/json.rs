@@ -52,6 +52,9 @@ pub enum Value {
     Text(Text),
     /// A number.
     Number(Text),
+    /// A number without sign and exponent: its digits (fewer than 2^50) and how many of them stand behind the point (up
+    /// to 6; 0 if there is no point).
+    Short(u64, usize),
     /// `null`.
     Null,
     /// `true`, `false`, an array or an object.
@@ -317,6 +320,16 @@ impl<'r> Scanner<'r> {
         Ok(Text::raw(start, self.at))
     }
 
+    /// The number that begins here, read at once if it is short, as numbers usually are.
+    #[inline(always)]
+    pub fn short_number(&mut self) -> Result<Value, NotJson> {
+        if let Some((digits, decimals, len)) = self.rest().first_chunk().and_then(short) {
+            self.at += len;
+            return Ok(Value::Short(digits, decimals));
+        }
+        self.number().map(Value::Number)
+    }
+
     fn literal(&mut self, text: &[u8]) -> Result<(), NotJson> {
         if !self.bytes[self.at..].starts_with(text) {
             return Err(NotJson);
@@ -415,4 +428,25 @@ impl<'r> Scanner<'r> {
         self.blanks();
         Ok(())
     }
+}
+
+/// Digits, decimals and length of the number at the beginning, if it is short and its end can be seen.
+#[inline(always)]
+fn short(bytes: &[u8; 16]) -> Option<(u64, usize, usize)> {
+    let (mut digits, mut point, mut len) = (0, None, 0);
+    for byte in bytes {
+        match byte {
+            b'0'..=b'9' => digits = digits * 10 + u64::from(byte - b'0'),
+            b'.' if point.is_none() => point = Some(len),
+            _ => break,
+        }
+        len += 1;
+    }
+    let int_len = point.unwrap_or(len);
+    let decimals = point.map_or(0, |at| len - at - 1);
+    // What is no number at all, or a long one, or one with an exponent, is for the general way to tell.
+    let is_plain =
+        int_len > 0 && (bytes[0] != b'0' || int_len == 1) && (point.is_none() || (1..=6).contains(&decimals));
+    let is_ended = len < bytes.len() && !matches!(bytes[len], b'.' | b'e' | b'E');
+    (is_plain && is_ended).then_some((digits, decimals, len))
 }

@@ -1,5 +1,8 @@
 //! Exact conversion of JSON number texts: no floating point anywhere.
 
+/// Powers of ten.
+const POWERS: [u64; 10] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
+
 /// A JSON number scaled by a power of ten, cut to an integer towards zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scaled {
@@ -20,38 +23,15 @@ impl Scaled {
         self.int == 0 && !self.rest
     }
 
+    /// `digits`, the last `decimals` of them behind the point, times 10^`scale`, which is not below `decimals`.
+    #[inline]
+    pub fn of(digits: u64, decimals: usize, scale: usize) -> Scaled {
+        let int = u128::from(digits) * u128::from(POWERS[scale - decimals]);
+        Scaled { negative: false, int, rest: false }
+    }
+
     /// Reads `text`, a number that already passed the JSON grammar, times 10^`scale`.
-    #[inline]
-    pub fn read(text: &[u8], scale: i32) -> Scaled {
-        Self::read_short(text, scale).unwrap_or_else(|| Self::read_any(text, scale))
-    }
-
-    /// The usual number: no sign, no exponent, few enough digits for 64 bits, none to be cut.
-    #[inline]
-    fn read_short(text: &[u8], scale: i32) -> Option<Scaled> {
-        const POWERS: [u64; 10] =
-            [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
-        if text.len() > 18 {
-            return None;
-        }
-        let (mut digits, mut after_point, mut seen_point) = (0u64, 0usize, false);
-        for byte in text {
-            match byte {
-                b'0'..=b'9' => {
-                    digits = digits * 10 + u64::from(byte - b'0');
-                    after_point += usize::from(seen_point);
-                }
-                b'.' => seen_point = true,
-                _ => return None,
-            }
-        }
-        let power = usize::try_from(scale).ok()?.checked_sub(after_point)?;
-        let int = u128::from(digits) * u128::from(*POWERS.get(power)?);
-        Some(Scaled { negative: false, int, rest: false })
-    }
-
-    /// Any number.
-    fn read_any(text: &[u8], scale: i32) -> Scaled {
+    pub fn read(text: &[u8], scale: usize) -> Scaled {
         let (negative, text) = match text.split_first() {
             Some((b'-', rest)) => (true, rest),
             _ => (false, text),
@@ -62,7 +42,7 @@ impl Scaled {
         };
         let int_digits = mantissa.iter().position(|b| *b == b'.').unwrap_or(mantissa.len());
         // How many digits of the mantissa lie left of the point, once scaled.
-        let mut left = int_digits as i64 + exponent + i64::from(scale);
+        let mut left = int_digits as i64 + exponent + scale as i64;
         let (mut int, mut rest) = (0u128, false);
         for digit in mantissa.iter().filter(|b| **b != b'.').map(|b| u128::from(b - b'0')) {
             if left > 0 {
@@ -107,14 +87,17 @@ pub fn integer(text: &[u8], min: u64, max: u64) -> Option<u64> {
     fits.then_some(value)
 }
 
-/// Milliseconds from 0 to one day as ns; digits past the nanosecond are dropped.
-pub fn latency_ns(text: &[u8]) -> Option<u64> {
+/// Milliseconds, scaled to ns (10^[`LATENCY_SCALE`]), from 0 to one day; digits past the nanosecond are dropped.
+#[inline]
+pub fn latency_ns(ns: Scaled) -> Option<u64> {
     const MAX_NS: u128 = 86_400_000 * 1_000_000;
-    let ns = Scaled::read(text, 6);
     let too_big = ns.int > MAX_NS || (ns.int == MAX_NS && ns.rest);
     let below_zero = ns.negative && !ns.is_zero();
     (!too_big && !below_zero).then_some(ns.int as u64)
 }
+
+/// Decimals from ms to ns.
+pub const LATENCY_SCALE: usize = 6;
 
 #[cfg(test)]
 mod tests {
@@ -136,23 +119,25 @@ mod tests {
     fn the_short_way_agrees_with_the_long_one() {
         let mut rng = fastrand::Rng::with_seed(5);
         for _ in 0..100_000 {
-            let (most_int, most_fraction) = (10u64.pow(rng.u32(1..12)), 10u64.pow(rng.u32(1..9)));
-            let (int, fraction) = (rng.u64(..most_int), rng.u64(..most_fraction));
-            let text = if rng.bool() { format!("{int}") } else { format!("{int}.{fraction}") };
+            let decimals = rng.usize(..=6);
+            let most = 10u64.pow(rng.u32(1..15));
+            let digits = rng.u64(..most);
+            let (int, fraction) = (digits / POWERS[decimals], digits % POWERS[decimals]);
+            let text = if decimals == 0 { format!("{int}") } else { format!("{int}.{fraction:0decimals$}") };
             for scale in [6, 9] {
-                let long = Scaled::read_any(text.as_bytes(), scale);
-                assert!(Scaled::read_short(text.as_bytes(), scale).is_none_or(|short| short == long), "{text}");
+                assert_eq!(Scaled::of(digits, decimals, scale), Scaled::read(text.as_bytes(), scale), "{text}");
             }
         }
     }
 
     #[test]
     fn latency_borders() {
-        assert_eq!(latency_ns(b"86400000"), Some(86_400_000_000_000));
-        assert_eq!(latency_ns(b"86400000.0000000001"), None);
-        assert_eq!(latency_ns(b"-0"), Some(0));
-        assert_eq!(latency_ns(b"-0.0000000001"), None);
-        assert_eq!(latency_ns(b"8.64e7"), Some(86_400_000_000_000));
+        let ns = |text: &[u8]| latency_ns(Scaled::read(text, LATENCY_SCALE));
+        assert_eq!(ns(b"86400000"), Some(86_400_000_000_000));
+        assert_eq!(ns(b"86400000.0000000001"), None);
+        assert_eq!(ns(b"-0"), Some(0));
+        assert_eq!(ns(b"-0.0000000001"), None);
+        assert_eq!(ns(b"8.64e7"), Some(86_400_000_000_000));
     }
 
     #[test]

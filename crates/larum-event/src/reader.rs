@@ -4,9 +4,9 @@ use crate::event::RawEvent;
 use crate::json::{NotJson, Scanner, Text, Value};
 use crate::keys::{Key, Scope};
 use crate::layout::{Layout, Place, Step};
-use crate::number::{integer, latency_ns};
+use crate::number::{LATENCY_SCALE, Scaled, integer, latency_ns};
 use crate::reject::Reject;
-use crate::time::{parse_epoch_ns, parse_rfc3339_ns};
+use crate::time::{EPOCH_SCALE, epoch_ns, parse_rfc3339_ns};
 use crate::vocabulary::{ActorType, Hop, Kind, Op, Outcome, Reason};
 use crate::words::{self, Words};
 
@@ -171,7 +171,7 @@ impl Reader<'_, '_> {
                     Ok(())
                 }
                 value => {
-                    raw.latency_ns = self.number(value).and_then(latency_ns);
+                    raw.latency_ns = self.scaled(value, LATENCY_SCALE).and_then(latency_ns);
                     raw.latency_ns.map(drop).ok_or(Reject::BadLatency)
                 }
             },
@@ -239,7 +239,7 @@ impl Reader<'_, '_> {
             return self.scanner.rest_of_string(self.record, self.scratch).map(Value::Text);
         }
         match self.scanner.peek() {
-            b'0'..=b'9' => self.scanner.number().map(Value::Number),
+            b'0'..=b'9' => self.scanner.short_number(),
             _ => self.unusual_value(step),
         }
     }
@@ -263,25 +263,30 @@ impl Reader<'_, '_> {
         &of.as_bytes()[start..end]
     }
 
+    /// A number times 10^`scale`, which is 6 or more.
     #[inline]
-    fn number(&self, value: Value) -> Option<&[u8]> {
+    fn scaled(&self, value: Value, scale: usize) -> Option<Scaled> {
         match value {
-            Value::Number(number) => Some(self.bytes(number)),
+            Value::Short(digits, decimals) => Some(Scaled::of(digits, decimals, scale)),
+            Value::Number(number) => Some(Scaled::read(self.bytes(number), scale)),
             _ => None,
         }
     }
 
     #[inline]
     fn integer(&mut self, step: Step, min: u64, max: u64) -> Result<Option<u64>, NotJson> {
-        let value = self.value(step)?;
-        Ok(self.number(value).and_then(|n| integer(n, min, max)))
+        Ok(match self.value(step)? {
+            Value::Short(digits, 0) => Some(digits).filter(|digits| (min..=max).contains(digits)),
+            Value::Number(number) => integer(self.bytes(number), min, max),
+            _ => None,
+        })
     }
 
     #[inline]
     fn time(&mut self, step: Step) -> Result<Option<i64>, NotJson> {
         Ok(match self.value(step)? {
             Value::Text(text) => parse_rfc3339_ns(self.bytes(text)),
-            value => self.number(value).and_then(parse_epoch_ns),
+            value => self.scaled(value, EPOCH_SCALE).and_then(epoch_ns),
         })
     }
 
