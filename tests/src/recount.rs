@@ -20,6 +20,10 @@ pub struct Ev {
     pub tenant: String,
     /// Its region.
     pub region: Option<String>,
+    /// The service that emitted it.
+    pub service: Option<String>,
+    /// Place in an escalation chain.
+    pub hop: Option<String>,
     /// How it ended.
     pub outcome: String,
     /// Why.
@@ -100,17 +104,28 @@ pub fn random(rng: &mut Rng, now_ns: i64, minted: bool) -> Rec {
         91..97 => -rng.i64(0..70_000),
         _ => -rng.i64(0..80_000_000),
     };
-    let kind = ["login", "login", "token", "token", "change"][rng.usize(..5)];
+    let kind = ["login", "login", "token", "token", "permission", "change", "audit"][rng.usize(..7)];
     let tenant = match minted && rng.bool() {
         true => format!("minted-{}", rng.u32(..1000)),
         false => TENANTS[rng.usize(..5)].to_string(),
     };
     let event = Ev {
         time_ns: now_ns - behind_ms * 1_000_000,
-        op: if kind == "token" { ["issue", "refresh", "other"][rng.usize(..3)] } else { "other" }.to_string(),
+        op: match kind {
+            "token" => ["issue", "refresh", "other"][rng.usize(..3)],
+            "permission" => ["escalate", "check", "assign"][rng.usize(..3)],
+            "change" => ["deploy", "rollback", "other"][rng.usize(..3)],
+            "audit" => "deliver",
+            _ => "other",
+        }
+        .to_string(),
         kind: kind.to_string(),
         tenant,
         region: [None, Some("eu"), Some("us")][rng.usize(..3)].map(String::from),
+        service: [None, Some("gate"), Some("roles")][rng.usize(..3)].map(String::from),
+        hop: [None, Some("gateway"), Some("enforcer")][rng.usize(..3)]
+            .filter(|_| kind == "permission")
+            .map(String::from),
         outcome: ["success", "failure", "denied"][rng.usize(..3)].to_string(),
         reason: REASONS[rng.usize(..4)].to_string(),
         latency_ns: rng.bool().then(|| rng.u64(..3_000_000_000)),
@@ -122,8 +137,16 @@ pub fn random(rng: &mut Rng, now_ns: i64, minted: bool) -> Rec {
 
 fn json(e: &Ev) -> String {
     let mut text = format!(r#"{{"time":{},"kind":"{}","op":"{}","#, e.time_ns, e.kind, e.op);
-    if e.kind == "change" {
-        text += r#""change":{"id":"c1"},"#;
+    match e.kind.as_str() {
+        "change" => text += r#""change":{"id":"c1"},"#,
+        "audit" => text += r#""queue":"q","#,
+        _ => {}
+    }
+    if let Some(service) = &e.service {
+        text += &format!(r#""service":"{service}","#);
+    }
+    if let Some(hop) = &e.hop {
+        text += &format!(r#""hop":"{hop}","#);
     }
     if let Some(region) = &e.region {
         text += &format!(r#""region":"{region}","#);
@@ -221,7 +244,7 @@ impl Partition {
         let mut sums = (0, 0);
         for offset in self.origin..next {
             let Body::Event(e) = &self.at(offset).body else { continue };
-            if let (Some(_), Some(ns)) = (labels(e), e.latency_ns) {
+            if let (Some(_), Some(ns)) = (labels(e).filter(|_| e.kind != "change"), e.latency_ns) {
                 sums.0 += e.count;
                 sums.1 += u128::from(ns) * u128::from(e.count);
             }
@@ -230,13 +253,21 @@ impl Partition {
     }
 }
 
-/// What an event is counted by: tenant, region, op (or `login`), outcome, reason.
+/// What an event is counted by: tenant, region, op (or `login`), outcome, reason. Permissions: the service with op and
+/// hop in place of op, no reason. Changes: no tenant, and neither outcome nor reason.
 pub fn labels(e: &Ev) -> Option<Vec<String>> {
-    let op = match e.kind.as_str() {
-        "login" => "login",
-        "token" => &e.op,
+    let region = e.region.as_deref().unwrap_or("unknown");
+    let service = e.service.as_deref().unwrap_or("unknown");
+    let texts = match e.kind.as_str() {
+        "login" => [&e.tenant, region, "login", &e.outcome, &e.reason].map(String::from),
+        "token" => [&e.tenant, region, &e.op, &e.outcome, &e.reason].map(String::from),
+        "permission" => {
+            let hop = e.hop.as_deref().filter(|_| e.op == "escalate").unwrap_or_default();
+            let op = format!("permission {service} {} {hop}", e.op);
+            [&e.tenant, region, &op, &e.outcome, ""].map(String::from)
+        }
+        "change" => ["", region, &format!("change {service} {}", e.op), "", ""].map(String::from),
         _ => return None,
     };
-    let region = e.region.as_deref().unwrap_or("unknown");
-    Some([&e.tenant, region, op, &e.outcome, &e.reason].map(String::from).to_vec())
+    Some(texts.to_vec())
 }

@@ -22,6 +22,8 @@ impl NameId {
     pub const OTHER: NameId = NameId(0);
     /// The label text of [`NameId::OTHER`].
     pub const OTHER_TEXT: &'static str = "__other__";
+    /// Stands for a label that a key does not have.
+    pub const NONE: NameId = NameId(u32::MAX);
 }
 
 /// What a name names; each kind has a budget of its own.
@@ -31,6 +33,8 @@ pub enum NameKind {
     Tenant,
     /// Where it was served; comes from the platform.
     Region,
+    /// Who emitted it; comes from the platform.
+    Service,
 }
 
 /// An admitted name, as it is shown.
@@ -44,17 +48,32 @@ pub struct NameDef {
     pub text: String,
 }
 
-/// An admitted key.
+/// An admitted key: (tenant, region) for logins and tokens, with the service for permissions, (region, service) for
+/// changes, which belong to no tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KeyDef {
     /// Its id.
     pub id: KeyId,
     /// The source that its events come from.
     pub source: SourceId,
-    /// The tenant.
+    /// The tenant, or [`NameId::NONE`].
     pub tenant: NameId,
     /// The region.
     pub region: NameId,
+    /// The service, or [`NameId::NONE`].
+    pub service: NameId,
+}
+
+impl KeyDef {
+    /// Whether the key takes a slot of the budget: the others are bounded by the names that come from the platform.
+    pub fn is_budgeted(&self) -> bool {
+        self.tenant != NameId::OTHER && self.tenant != NameId::NONE
+    }
+
+    /// The names that the key shows.
+    pub fn names(&self) -> impl Iterator<Item = NameId> + use<> {
+        [self.tenant, self.region, self.service].into_iter().filter(|name| *name != NameId::NONE)
+    }
 }
 
 /// A source as the Deltas know it.

@@ -44,6 +44,7 @@ fn shape(e: &AuthEvent<'_>) -> Model {
             ("to", own(change.to)),
             ("by", own(change.by)),
             ("approved_by", own(change.approved_by)),
+            ("hop", e.hop().map(|hop| hop.as_str().to_string())),
         ],
         numbers: vec![
             ("asn", e.source_asn().map(u64::from)),

@@ -19,7 +19,7 @@ pub struct Budgets {
     pub tenants: usize,
     /// Names that come from the platform, per kind.
     pub platform_names: usize,
-    /// Live (source, tenant, region) keys.
+    /// Live keys of a tenant: (source, tenant, region), and those with a service.
     pub keys: usize,
     /// Tenants that get a slot at any time.
     pub configured_tenants: HashSet<String>,
@@ -70,17 +70,25 @@ impl Usage {
     }
 }
 
+/// What tells a key from others: source, tenant, region, service.
+type KeyPlace = (SourceId, NameId, NameId, NameId);
+
+fn place_of(key: &KeyDef) -> KeyPlace {
+    (key.source, key.tenant, key.region, key.service)
+}
+
 /// The admitted names and keys of a process.
 #[derive(Debug)]
 pub struct Registry {
     budgets: Budgets,
     hash_key: (u64, u64),
     names: DashMap<(NameKind, String), Slot<NameId>>,
-    keys: DashMap<(SourceId, NameId, NameId), Slot<KeyId>>,
+    keys: DashMap<KeyPlace, Slot<KeyId>>,
     next_name: AtomicU32,
     next_key: AtomicU32,
     tenants: Usage,
     regions: Usage,
+    services: Usage,
     key_usage: Usage,
 }
 
@@ -97,6 +105,7 @@ impl Registry {
             next_key: AtomicU32::new(next.1),
             tenants: Usage::default(),
             regions: Usage::default(),
+            services: Usage::default(),
             key_usage: Usage::default(),
         };
         for name in names {
@@ -104,10 +113,10 @@ impl Registry {
             registry.names.insert((name.kind, name.text.clone()), Slot { id: name.id, retiring: false });
         }
         for key in keys {
-            if key.tenant != NameId::OTHER {
+            if key.is_budgeted() {
                 registry.key_usage.held.fetch_add(1, Ordering::Relaxed);
             }
-            registry.keys.insert((key.source, key.tenant, key.region), Slot { id: key.id, retiring: false });
+            registry.keys.insert(place_of(key), Slot { id: key.id, retiring: false });
         }
         registry
     }
@@ -122,6 +131,7 @@ impl Registry {
         match kind {
             NameKind::Tenant => &self.tenants,
             NameKind::Region => &self.regions,
+            NameKind::Service => &self.services,
         }
     }
 
@@ -143,7 +153,7 @@ impl Registry {
             Entry::Vacant(vacant) => {
                 let (budget, configured) = match kind {
                     NameKind::Tenant => (self.budgets.tenants, self.budgets.configured_tenants.contains(&text)),
-                    NameKind::Region => (self.budgets.platform_names, false),
+                    NameKind::Region | NameKind::Service => (self.budgets.platform_names, false),
                 };
                 if !self.usage(kind).take(budget, success || configured) {
                     return None;
@@ -155,18 +165,28 @@ impl Registry {
         }
     }
 
-    /// The slot of a key; `None` when it is refused. Keys of `__other__` are always admitted: regions bound them.
-    pub fn key(&self, source: SourceId, tenant: &NameDef, region: &NameDef, success: bool) -> Option<KeyDef> {
-        let def = |id| KeyDef { id, source, tenant: tenant.id, region: region.id };
-        match self.keys.entry((source, tenant.id, region.id)) {
+    /// The slot of a key with these labels; `None` when it is refused. Keys of `__other__` and of no tenant are always
+    /// admitted: the names that come from the platform bound them.
+    pub fn key(
+        &self,
+        source: SourceId,
+        tenant: Option<&NameDef>,
+        region: &NameDef,
+        service: Option<&NameDef>,
+        success: bool,
+    ) -> Option<KeyDef> {
+        let id = |name: Option<&NameDef>| name.map_or(NameId::NONE, |name| name.id);
+        let def = |key| KeyDef { id: key, source, tenant: id(tenant), region: region.id, service: id(service) };
+        let wanted = def(KeyId(0));
+        match self.keys.entry(place_of(&wanted)) {
             Entry::Occupied(mut slot) => {
                 slot.get_mut().retiring = false;
                 Some(def(slot.get().id))
             }
             Entry::Vacant(vacant) => {
-                let privileged = success || self.budgets.configured_tenants.contains(&tenant.text);
-                let is_other = tenant.id == NameId::OTHER;
-                if !is_other && !self.key_usage.take(self.budgets.keys, privileged) {
+                let is_configured = |tenant: &NameDef| self.budgets.configured_tenants.contains(&tenant.text);
+                let privileged = success || tenant.is_some_and(is_configured);
+                if wanted.is_budgeted() && !self.key_usage.take(self.budgets.keys, privileged) {
                     return None;
                 }
                 let id = KeyId(self.next_key.fetch_add(1, Ordering::Relaxed));
@@ -179,7 +199,7 @@ impl Registry {
     /// Announces that slots may be freed. Until they are retired any use revives them.
     pub fn announce(&self, keys: &[KeyDef], names: &[NameDef]) {
         for key in keys {
-            if let Some(mut slot) = self.keys.get_mut(&(key.source, key.tenant, key.region)) {
+            if let Some(mut slot) = self.keys.get_mut(&place_of(key)) {
                 slot.retiring = true;
             }
         }
@@ -196,9 +216,8 @@ impl Registry {
     pub fn retire_keys(&self, keys: &[KeyDef], keep: impl Fn(KeyId) -> bool) -> Vec<KeyId> {
         let mut freed = Vec::new();
         for key in keys.iter().filter(|key| key.tenant != NameId::OTHER) {
-            let place = (key.source, key.tenant, key.region);
-            if self.keys.remove_if(&place, |_, slot| slot.retiring && !keep(slot.id)).is_some() {
-                self.key_usage.held.fetch_sub(1, Ordering::Relaxed);
+            if self.keys.remove_if(&place_of(key), |_, slot| slot.retiring && !keep(slot.id)).is_some() {
+                self.key_usage.held.fetch_sub(usize::from(key.is_budgeted()), Ordering::Relaxed);
                 freed.push(key.id);
             }
         }
@@ -222,7 +241,7 @@ impl Registry {
     pub fn budget(&self, kind: NameKind) -> usize {
         match kind {
             NameKind::Tenant => self.budgets.tenants,
-            NameKind::Region => self.budgets.platform_names,
+            NameKind::Region | NameKind::Service => self.budgets.platform_names,
         }
     }
 
@@ -258,11 +277,11 @@ mod tests {
         let registry = registry(10);
         let tenant = registry.name(NameKind::Tenant, Some("t"), true).unwrap();
         let region = registry.name(NameKind::Region, None, true).unwrap();
-        let used = registry.key(SourceId(0), &tenant, &region, true).unwrap();
-        let idle = registry.key(SourceId(1), &tenant, &region, true).unwrap();
+        let used = registry.key(SourceId(0), Some(&tenant), &region, None, true).unwrap();
+        let idle = registry.key(SourceId(1), Some(&tenant), &region, None, true).unwrap();
         registry.announce(&[used, idle], std::slice::from_ref(&tenant));
         registry.name(NameKind::Tenant, Some("t"), true);
-        registry.key(SourceId(0), &tenant, &region, true);
+        registry.key(SourceId(0), Some(&tenant), &region, None, true);
         assert_eq!(registry.retire_keys(&[used, idle], |_| false), [idle.id]);
         assert_eq!(registry.retire_names(&[tenant]), []);
         registry.announce(&[used], &[]);

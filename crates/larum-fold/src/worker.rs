@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use larum_aggregate::histogram::bucket_of;
 use larum_aggregate::{DeadLetter, Entry, KeyDef, NameDef, PartCut, PartitionId, SourceId};
-use larum_event::{AuthEvent, Code, Decoder, Limits, Outcome, Records, Reject};
+use larum_event::{AuthEvent, Code, Decoder, Kind, Limits, Outcome, Records, Reject};
 
-use crate::intern::Interner;
+use crate::intern::{Asked, Interner, Wanted};
 use crate::partition::{Partition, PartitionState, Timing};
 use crate::registry::Registry;
 
@@ -288,11 +288,16 @@ impl Fold<'_> {
         if pane.is_none() && !self.counts {
             return;
         }
-        let success = event.outcome() == Some(Outcome::Success);
-        let region = event.region().or(partition.policy.region.as_deref());
-        let key = self.interner.key(self.source, event.tenant(), region, success, self.registry);
+        let (source, region) = (self.source, event.region().or(partition.policy.region.as_deref()));
+        let wanted = match event.kind() {
+            Kind::Permission => Wanted { source, tenant: Some(event.tenant()), region, service: Some(event.service()) },
+            Kind::Change => Wanted { source, tenant: None, region, service: Some(event.service()) },
+            _ => Wanted { source, tenant: Some(event.tenant()), region, service: None },
+        };
+        let asked = Asked { registry: self.registry, success: event.outcome() == Some(Outcome::Success) };
+        let key = self.interner.key(wanted, asked);
         let entry = Entry::new(tick, pane, self.counts, key, code.0, event.count());
-        self.entries.push(match event.latency_ns() {
+        self.entries.push(match event.latency_ns().filter(|_| event.kind() != Kind::Change) {
             Some(ns) => entry.measured(ns, bucket_of(ns)),
             None => entry,
         });

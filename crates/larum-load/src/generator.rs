@@ -101,8 +101,9 @@ impl Generator {
                 self.tally.event(Kind::Audit, timing);
             }
             Activity::Change => {
-                self.scribe.change(place, &mut self.dice);
+                let (service, op) = self.scribe.change(place, &mut self.dice);
                 self.tally.event(Kind::Change, timing);
+                self.tally.change(place.region, service, op);
             }
             activity => {
                 let mut facts = mix::everyday(activity, place, &mut self.dice);

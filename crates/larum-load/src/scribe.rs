@@ -255,17 +255,18 @@ impl Scribe {
         self.json.close();
     }
 
-    /// Writes a change of the platform; it belongs to no tenant.
-    pub fn change(&mut self, place: Place, dice: &mut Dice) {
+    /// Writes a change of the platform, which belongs to no tenant; gives what was done to which service.
+    pub fn change(&mut self, place: Place, dice: &mut Dice) -> (&'static str, Op) {
         const SUBJECTS: [&str; 3] = ["token-issuer", "iam-gateway", "role-evaluator"];
         self.changes += 1;
         let (subject, minor) = (dice.one_of(&SUBJECTS), self.changes % 100);
         self.json.begin(dice.hit(BLANKS));
+        let op = pick(CHANGE_OPS, dice);
         let json = &mut self.json;
         key!(json, "kind");
         json.text("change");
         key!(json, "op");
-        json.text(pick(CHANGE_OPS, dice).as_str());
+        json.text(op.as_str());
         key!(json, "time");
         self.stamps.write(place.time_ns, json, dice);
         key!(json, "service");
@@ -291,6 +292,7 @@ impl Scribe {
         json.close();
         self.id();
         self.json.close();
+        (subject, op)
     }
 
     /// A unique id: the running number, scrambled one to one (the finalizer of SplitMix64).
@@ -313,7 +315,8 @@ impl Scribe {
     }
 }
 
-fn service_of(kind: Kind) -> &'static str {
+/// The service that emits events of a kind; changes name the one that is changed.
+pub fn service_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Login => "iam-gateway",
         Kind::Token => "token-issuer",

@@ -1,16 +1,28 @@
 //! Counts what was sent, in a dense array; names come in only when the truth is asked for.
 
+use std::collections::BTreeMap;
+
 use larum_event::{Kind, Op, Outcome, Reason, Reject};
 
 use crate::mix::{Ending, Facts};
 use crate::profile::REGIONS;
-use crate::scribe::Scribe;
+use crate::scribe::{Scribe, service_of};
 use crate::timing::Timing;
-use crate::truth::{LoginKey, TokenKey, Truth};
+use crate::truth::{ChangeKey, LoginKey, PermissionKey, TokenKey, Truth};
 
-/// Logins, and each op of tokens.
-const FAMILIES: usize = 1 + TOKEN_OPS.len();
+/// Logins, each op of tokens, each op of permissions.
+const FAMILIES: usize = 1 + TOKEN_OPS.len() + PERMISSION_OPS.len();
 const TOKEN_OPS: &[Op] = Op::listed(Kind::Token);
+const PERMISSION_OPS: &[Op] = Op::listed(Kind::Permission);
+
+/// The kind and op of a family.
+fn family(number: usize) -> (Kind, Op) {
+    match number.checked_sub(1 + TOKEN_OPS.len()) {
+        Some(op) => (Kind::Permission, PERMISSION_OPS[op]),
+        None if number == 0 => (Kind::Login, Op::Other),
+        None => (Kind::Token, TOKEN_OPS[number - 1]),
+    }
+}
 
 /// Counts of everything sent.
 #[derive(Debug)]
@@ -23,6 +35,7 @@ pub struct Tally {
     timings: [u64; 4],
     /// Weighted by `count`; by tenant, region, family and ending.
     cells: Vec<u64>,
+    changes: BTreeMap<ChangeKey, u64>,
 }
 
 impl Tally {
@@ -36,6 +49,7 @@ impl Tally {
             rejected: [0; Reject::ALL.len()],
             timings: [0; 4],
             cells: vec![0; tenants * regions * FAMILIES * Ending::ALL.len()],
+            changes: BTreeMap::new(),
         }
     }
 
@@ -65,11 +79,18 @@ impl Tally {
         let family = match facts.kind {
             Kind::Login => 0,
             Kind::Token => 1 + TOKEN_OPS.iter().position(|op| *op == facts.op).unwrap_or(0),
+            Kind::Permission => 1 + TOKEN_OPS.len() + PERMISSION_OPS.iter().position(|op| *op == facts.op).unwrap_or(0),
             _ => return,
         };
         let key = facts.place.tenant * self.regions + facts.place.region;
         let cell = (key * FAMILIES + family) * Ending::ALL.len() + facts.ending as usize;
         self.cells[cell] += u64::from(facts.count);
+    }
+
+    /// A change of the platform.
+    pub fn change(&mut self, region: usize, service: &str, op: Op) {
+        let (region, service, op) = (REGIONS[region].name.into(), service.into(), op.as_str().into());
+        *self.changes.entry(ChangeKey { region, service, op }).or_default() += 1;
     }
 
     /// The counts with their names; scenarios are not known here.
@@ -86,36 +107,38 @@ impl Tally {
             out_of_order: self.timings[Timing::OutOfOrder as usize],
             late: self.timings[Timing::Late as usize],
             skewed: self.timings[Timing::Skewed as usize],
+            changes: self.changes.clone(),
             ..Truth::default()
         };
         for (cell, count) in self.cells.iter().enumerate().filter(|(_, count)| **count > 0) {
             let (rest, ending) = (cell / Ending::ALL.len(), Ending::ALL[cell % Ending::ALL.len()]);
-            let (key, family) = (rest / FAMILIES, rest % FAMILIES);
+            let (key, of) = (rest / FAMILIES, family(rest % FAMILIES));
             let tenant = scribe.tenant(key / self.regions);
             let region = REGIONS[key % self.regions].name;
-            truth.add(tenant, region, family.checked_sub(1).map(|op| TOKEN_OPS[op]), ending.parts(), *count);
+            truth.add(tenant, region, of, ending.parts(), *count);
         }
         truth
     }
 }
 
 impl Truth {
-    /// Counts logins (`op` is none) or token requests.
+    /// Counts logins, token requests or decisions on permissions.
     pub(crate) fn add(
         &mut self,
         tenant: &str,
         region: &str,
-        op: Option<Op>,
+        (kind, op): (Kind, Op),
         (outcome, reason): (Outcome, Reason),
         count: u64,
     ) {
-        let (tenant, region) = (tenant.to_string(), region.to_string());
+        let (tenant, region, op) = (tenant.to_string(), region.to_string(), op.as_str().to_string());
         let (outcome, reason) = (outcome.as_str().to_string(), reason.as_str().to_string());
-        let counted = match op {
-            None => self.logins.entry(LoginKey { tenant, region, outcome, reason }).or_default(),
-            Some(op) => {
-                let op = op.as_str().to_string();
-                self.tokens.entry(TokenKey { tenant, region, op, outcome, reason }).or_default()
+        let counted = match kind {
+            Kind::Login => self.logins.entry(LoginKey { tenant, region, outcome, reason }).or_default(),
+            Kind::Token => self.tokens.entry(TokenKey { tenant, region, op, outcome, reason }).or_default(),
+            _ => {
+                let service = service_of(Kind::Permission).to_string();
+                self.permissions.entry(PermissionKey { tenant, region, service, op, outcome }).or_default()
             }
         };
         *counted += count;

@@ -61,12 +61,16 @@ fn a_recount_by_the_decoder_is_the_truth() {
                     ..=-200_000 => recount.late += 1,
                     _ => assert!((-2_301..=0).contains(&ahead_ms), "{ahead_ms}"),
                 }
-                let (Some(outcome), Some(region)) = (event.outcome(), event.region()) else { continue };
-                let op: Option<Op> = (event.kind() == Kind::Token).then_some(event.op());
-                if matches!(event.kind(), Kind::Login | Kind::Token) {
-                    let count = u64::from(event.count());
-                    recount.add(event.tenant(), region, op, (outcome, event.reason()), count);
+                let (op, region, service) = (event.op(), event.region().unwrap(), event.service().unwrap());
+                if event.kind() == Kind::Change {
+                    let (region, service, op) = (region.into(), service.into(), op.as_str().into());
+                    *recount.changes.entry(crate::truth::ChangeKey { region, service, op }).or_default() += 1;
                 }
+                assert!(event.kind() != Kind::Permission || service == "role-evaluator", "{event:?}");
+                let Some(outcome) = event.outcome() else { continue };
+                let op = if event.kind() == Kind::Login { Op::Other } else { op };
+                let count = u64::from(event.count());
+                recount.add(event.tenant(), region, (event.kind(), op), (outcome, event.reason()), count);
             }
         }
     }
@@ -178,7 +182,8 @@ fn degradation_breaks_one_region() {
         let (mut broken, mut all) = (0, 0);
         for (_, labels, count) in truth.series() {
             let of = |name| labels.iter().find(|(label, _)| *label == name).map(|(_, value)| *value);
-            if (of("region") == Some("eu-west-1")) == hit {
+            // Permissions and changes say no reason.
+            if of("reason").is_some() && (of("region") == Some("eu-west-1")) == hit {
                 all += count;
                 broken += if matches!(of("reason"), Some("upstream_error" | "timeout")) { count } else { 0 };
             }
@@ -225,10 +230,15 @@ fn truth_goes_through_json_and_names_its_series() {
     let json = serde_json::to_string(&truth).expect("no map has a structured key");
     assert_eq!(serde_json::from_str::<Truth>(&json).expect("reads what it wrote"), truth);
     let total: u64 = truth.series().map(|(_, _, count)| count).sum();
-    assert_eq!(total, truth.logins.values().chain(truth.tokens.values()).sum::<u64>());
+    let decided = truth.permissions.values().chain(truth.changes.values());
+    assert_eq!(total, truth.logins.values().chain(truth.tokens.values()).chain(decided).sum::<u64>());
     for (metric, labels, _) in truth.series() {
         assert!(labels.is_sorted(), "{labels:?}");
-        let expected = if metric == "larum_login_attempts_total" { 4 } else { 5 };
+        let expected = match metric {
+            "larum_login_attempts_total" => 4,
+            "larum_change_events_total" => 3,
+            _ => 5,
+        };
         assert_eq!(labels.len(), expected, "{metric}");
     }
 }

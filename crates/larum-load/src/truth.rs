@@ -32,6 +32,32 @@ pub struct TokenKey {
     pub reason: String,
 }
 
+/// What decisions on permissions are counted by; the texts are those of the labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PermissionKey {
+    /// Customer of the platform.
+    pub tenant: String,
+    /// Where it was served.
+    pub region: String,
+    /// The service that decided.
+    pub service: String,
+    /// What was asked.
+    pub op: String,
+    /// How it ended.
+    pub outcome: String,
+}
+
+/// What changes of the platform are counted by; the texts are those of the labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ChangeKey {
+    /// Where.
+    pub region: String,
+    /// The service that was changed.
+    pub service: String,
+    /// What was done.
+    pub op: String,
+}
+
 /// A scenario that has begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScenarioTruth {
@@ -60,6 +86,12 @@ pub struct Truth {
     /// Token requests, weighted by `count`.
     #[serde(with = "rows")]
     pub tokens: BTreeMap<TokenKey, u64>,
+    /// Decisions on permissions, weighted by `count`.
+    #[serde(with = "rows")]
+    pub permissions: BTreeMap<PermissionKey, u64>,
+    /// Changes of the platform.
+    #[serde(with = "rows")]
+    pub changes: BTreeMap<ChangeKey, u64>,
     /// Well-formed events by kind, unweighted.
     pub events: BTreeMap<String, u64>,
     /// Malformed records by the reason they must be refused for.
@@ -87,7 +119,18 @@ impl Truth {
             let labels = [("op", op), ("outcome", outcome), ("reason", reason), ("region", region), ("tenant", tenant)];
             ("larum_token_requests_total", labels.map(as_str).to_vec(), *count)
         });
-        logins.chain(tokens)
+        let permissions = self.permissions.iter().map(|(key, count)| {
+            let PermissionKey { tenant, region, service, op, outcome } = key;
+            let labels =
+                [("op", op), ("outcome", outcome), ("region", region), ("service", service), ("tenant", tenant)];
+            ("larum_permission_decisions_total", labels.map(as_str).to_vec(), *count)
+        });
+        let changes = self.changes.iter().map(|(key, count)| {
+            let ChangeKey { region, service, op } = key;
+            let labels = [("op", op), ("region", region), ("service", service)];
+            ("larum_change_events_total", labels.map(as_str).to_vec(), *count)
+        });
+        logins.chain(tokens).chain(permissions).chain(changes)
     }
 }
 

@@ -35,6 +35,15 @@ pub struct HistogramTotals {
     pub sum_ns: u128,
 }
 
+impl HistogramTotals {
+    /// Adds another histogram.
+    pub(crate) fn add(&mut self, other: &HistogramTotals) {
+        self.buckets.extend_from_slice(&other.buckets);
+        add_up(&mut self.buckets);
+        self.sum_ns += other.sum_ns;
+    }
+}
+
 /// The slots of rows that are sorted by code and bucket, with their counts.
 fn run(rows: &[Row]) -> impl Iterator<Item = (Slot, u64)> {
     rows.iter().map(|row| (Slot::of(row.code, row.bucket), row.count))
@@ -56,7 +65,7 @@ impl KeyView {
     pub(crate) fn add_totals(&mut self, rows: &[Row]) {
         add_run(&mut self.totals, run(rows));
         for row in rows.iter().filter(|row| row.bucket != NOT_MEASURED) {
-            let id = Code(row.code).histogram().0;
+            let Some(Histogram(id)) = Code(row.code).histogram() else { continue };
             match self.sums_ns.iter().position(|sum| sum.0 >= id) {
                 Some(at) if self.sums_ns[at].0 == id => self.sums_ns[at].1 += row.sum_ns,
                 at => self.sums_ns.insert(at.unwrap_or(self.sums_ns.len()), (id, row.sum_ns)),

@@ -5,9 +5,11 @@
 //! as samples of the [`signals`], to whichever [`Sink`] writes them out.
 //!
 //! Reading order: [`view`] (Deltas and ticks), `key` (totals of a key), `tiers` (its panes and windows), `slots` (what
-//! both count), [`signals`] (the list), [`reading`] (state to samples).
+//! both count), [`signals`] (the list), [`reading`] and
+//! `platform` (state to samples).
 
 mod key;
+mod platform;
 pub mod reading;
 pub mod signals;
 mod slots;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use larum_aggregate::NameId;
 use larum_aggregate::histogram::{Bucket, quantile_seconds};
 use larum_aggregate::time::{HISTOGRAM_WINDOW_S, SECOND_NS, Window};
 use larum_event::{CodeParts, Histogram, Kind, Measured, Outcome, Reject};
 
 use crate::key::{KeyView, WindowSums};
+use crate::platform;
 use crate::signals::{self, Signal};
 use crate::view::{SourceView, View};
 
@@ -55,9 +57,18 @@ pub struct Reading<'v> {
 }
 
 /// A key with the texts of its labels.
-struct Shown<'v> {
-    key: &'v KeyView,
-    labels: [Label<'v>; 3],
+pub(crate) struct Shown<'v> {
+    pub(crate) key: &'v KeyView,
+    /// Source, tenant, region.
+    pub(crate) labels: [Label<'v>; 3],
+    /// Its service, if it has one.
+    pub(crate) service: Option<&'v str>,
+}
+
+impl<'v> Shown<'v> {
+    pub(crate) fn service_label(&self) -> Label<'v> {
+        ("service", self.service.unwrap_or_default())
+    }
 }
 
 /// Logins of a window by how they ended.
@@ -93,8 +104,11 @@ impl<'v> Reading<'v> {
     /// Shows every sample that comes from committed Deltas.
     pub fn visit(&self, sink: &mut impl Sink) {
         let keys: Vec<Shown<'v>> = self.view.keys().filter_map(|key| self.shown(key)).collect();
+        // Logins and tokens know no service; the other families' keys have one.
+        let (of_platform, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|shown| shown.service.is_some());
         self.totals(&keys, sink);
         self.windowed(&keys, sink);
+        platform::visit(&of_platform, sink);
         self.pipeline(sink);
     }
 
@@ -105,15 +119,16 @@ impl<'v> Reading<'v> {
             ("tenant", self.view.name(key.def.tenant)),
             ("region", self.view.name(key.def.region)),
         ];
-        Some(Shown { key, labels })
+        let service = (key.def.service != NameId::NONE).then(|| self.view.name(key.def.service));
+        Some(Shown { key, labels, service })
     }
 
     fn totals(&self, keys: &[Shown<'v>], sink: &mut impl Sink) {
         for (signal, wanted) in [(signals::LOGIN_ATTEMPTS, Kind::Login), (signals::TOKEN_REQUESTS, Kind::Token)] {
             sink.family(&signal);
-            for Shown { key, labels: [a, b, c] } in keys {
+            for Shown { key, labels: [a, b, c], .. } in keys {
                 for (code, count) in key.codes() {
-                    let CodeParts { kind, op, outcome, reason } = code.parts();
+                    let CodeParts { kind, op, outcome, reason, .. } = code.parts();
                     let (outcome, reason) = (("outcome", outcome.as_str()), ("reason", reason.as_str()));
                     let value = Value::Int(count as i64);
                     match kind {
@@ -126,7 +141,7 @@ impl<'v> Reading<'v> {
         }
         for signal in [signals::LOGIN_LATENCY, signals::TOKEN_LATENCY] {
             sink.family(&signal);
-            for Shown { key, labels: [a, b, c] } in keys {
+            for Shown { key, labels: [a, b, c], .. } in keys {
                 for (id, totals) in key.histograms() {
                     let label = match (id.measured(), signal.name == signals::LOGIN_LATENCY.name) {
                         (Measured::Login(outcome), true) => ("outcome", outcome.as_str()),

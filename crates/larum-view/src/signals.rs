@@ -81,6 +81,16 @@ signals! {
     TOKEN_LATENCY_QUANTILE: Gauge "seconds" Bounded("4.4 % of the value: half a bucket of the layout"),
         "larum_token_latency_quantile_seconds" ["source", "tenant", "region", "op", "window", "quantile"]
         "Quantiles of the service time of token requests over a sliding window of event time; absent without any.";
+    PERMISSION_DECISIONS: Counter "events" Exact, "larum_permission_decisions_total" ["source", "tenant", "region", "service", "op", "outcome"]
+        "Permissions assigned, removed, checked and escalated, by how that ended.";
+    PERMISSION_LATENCY: Histogram "seconds" Exact, "larum_permission_latency_seconds" ["source", "tenant", "region", "service", "op", "outcome"]
+        "Service time of decisions on permissions.";
+    ESCALATION_HOPS: Counter "events" Exact, "larum_permission_escalation_hops_total" ["source", "tenant", "region", "service", "hop", "outcome"]
+        "Escalations by their place in the chain: gateway, evaluator, enforcer, unknown.";
+    ESCALATION_LATENCY: Histogram "seconds" Exact, "larum_permission_escalation_latency_seconds" ["source", "tenant", "region", "service", "hop"]
+        "Service time of escalations by their place in the chain.";
+    CHANGE_EVENTS: Counter "events" Exact, "larum_change_events_total" ["source", "op", "service", "region"]
+        "Changes of the platform, by what was done.";
     NEXT_OFFSET: Gauge "offset" Exact, "larum_pipeline_next_offset" ["source", "topic", "partition"]
         "Offset up to which the state being scraped has counted.";
     FIRST_OFFSET: Gauge "offset" Exact, "larum_pipeline_first_offset" ["source", "topic", "partition"]
@@ -108,9 +118,9 @@ signals! {
     LAG: Gauge "records" Operational, "larum_pipeline_lag_records" ["source", "topic", "partition"]
         "Records between the durable offset and the end that the broker last reported.";
     NAMES_HELD: Gauge "names" Operational, "larum_pipeline_names_held" ["kind"]
-        "Slots in use: tenant and region names, and keys.";
+        "Slots in use: tenant, region and service names, and keys.";
     NAMES_BUDGET: Gauge "names" Operational, "larum_pipeline_names_budget" ["kind"]
-        "Slots there are: tenant and region names, and keys.";
+        "Slots there are: tenant, region and service names, and keys.";
     NAMES_REFUSED: Counter "events" Operational, "larum_pipeline_names_refused_total" ["kind"]
         "Times that a slot was refused, and the event counted under __other__.";
     COMMITS: Counter "commits" Operational, "larum_pipeline_commits_total" ["result"]

@@ -22,7 +22,7 @@ impl Slot {
     /// The histogram and the bucket in it, if the event was measured.
     pub fn bucket(self) -> Option<(Histogram, Bucket)> {
         let bucket = self.0 as Bucket;
-        (bucket != NOT_MEASURED).then(|| (self.code().histogram(), bucket))
+        self.code().histogram().filter(|_| bucket != NOT_MEASURED).map(|histogram| (histogram, bucket))
     }
 
     /// The same code, not measured: where counts are kept and histograms are not.
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn slots_come_apart_again() {
         let slot = Slot::of(7, 9);
-        assert_eq!((slot.code(), slot.bucket()), (Code(7), Some((Code(7).histogram(), 9))));
+        assert_eq!((slot.code(), slot.bucket()), (Code(7), Code(7).histogram().map(|histogram| (histogram, 9))));
         assert_eq!((slot.without_bucket().code(), slot.without_bucket().bucket()), (Code(7), None));
         assert_eq!(Slot::of(7, NOT_MEASURED), slot.without_bucket());
     }

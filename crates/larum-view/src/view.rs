@@ -135,13 +135,17 @@ impl View {
         self.shown = shown;
     }
 
-    fn order<'v>(&'v self, key: &KeyDef) -> (SourceId, &'v str, &'v str) {
-        (key.source, self.name(key.tenant), self.name(key.region))
+    fn order<'v>(&'v self, key: &KeyDef) -> (SourceId, &'v str, &'v str, &'v str) {
+        (key.source, self.name(key.tenant), self.name(key.region), self.name(key.service))
     }
 
-    /// The label text of a name.
+    /// The label text of a name; empty for one that a key does not have.
     pub fn name(&self, id: NameId) -> &str {
-        self.names.get(&id).map_or(NameId::OTHER_TEXT, |name| &name.text)
+        match self.names.get(&id) {
+            Some(name) => &name.text,
+            None if id == NameId::NONE => "",
+            None => NameId::OTHER_TEXT,
+        }
     }
 
     fn read(&mut self, part: PartCut) {
@@ -239,7 +243,7 @@ impl View {
                 && !awaited.contains(&key.def.id)
         };
         let (idle, live): (Vec<_>, Vec<_>) = self.keys.values().partition(|key| is_idle(key));
-        let used: BTreeSet<NameId> = live.iter().flat_map(|k| [k.def.tenant, k.def.region]).collect();
+        let used: BTreeSet<NameId> = live.iter().flat_map(|k| k.def.names()).collect();
         let free = self.names.values().filter(|n| !used.contains(&n.id) && n.id != NameId::OTHER);
         let mut idle: Vec<KeyDef> = idle.iter().map(|k| k.def).collect();
         idle.sort_by_key(|key| key.id);

@@ -223,8 +223,8 @@ impl Keeper {
         delta.retired_keys = self.registry.retire_keys(&keys, |key| used.contains(&key));
         // A name stays while a key that was not freed after all shows it, or the Delta relies on it.
         let freed: BTreeSet<_> = delta.retired_keys.iter().collect();
-        let kept = keys.iter().filter(|k| !freed.contains(&k.id)).flat_map(|k| [k.tenant, k.region]);
-        let relied = delta.keys.iter().flat_map(|k| [k.tenant, k.region]).chain(delta.names.iter().map(|n| n.id));
+        let kept = keys.iter().filter(|k| !freed.contains(&k.id)).flat_map(KeyDef::names);
+        let relied = delta.keys.iter().flat_map(KeyDef::names).chain(delta.names.iter().map(|n| n.id));
         let needed: BTreeSet<_> = kept.chain(relied).collect();
         let names: Vec<NameDef> = names.into_iter().filter(|n| !needed.contains(&n.id)).collect();
         delta.retired_names = self.registry.retire_names(&names);

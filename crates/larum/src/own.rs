@@ -74,10 +74,11 @@ impl OwnMetrics {
         raise(&self.client_errors, "other", value(&shared.clients.other));
         self.outbox_bytes.set(value(&shared.outbox_bytes) as f64);
         let Some(names) = names else { return };
-        use larum_aggregate::NameKind::{Region, Tenant};
+        use larum_aggregate::NameKind::{Region, Service, Tenant};
         let usages = [
             ("tenant", names.usage(Tenant), names.budget(Tenant)),
             ("region", names.usage(Region), names.budget(Region)),
+            ("service", names.usage(Service), names.budget(Service)),
             ("key", names.key_usage(), names.key_budget()),
         ];
         for (kind, usage, budget) in usages {

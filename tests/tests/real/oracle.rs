@@ -26,6 +26,8 @@ fn body(message: &Message) -> Body {
                 op: event.op.clone(),
                 tenant: text(1).unwrap_or_default(),
                 region: text(2),
+                service: text(3),
+                hop: event.texts.iter().find(|t| t.0 == "hop").and_then(|t| t.1.clone()),
                 outcome: event.outcome.clone().unwrap_or_default(),
                 reason: event.reason.clone(),
                 latency_ns: event.latency_ns,
@@ -85,9 +87,19 @@ impl Oracle {
                 got.insert(texts.map(String::from).to_vec(), value as u64);
             }
         }
+        for (l, value) in scrape.of("larum_permission_decisions_total").filter(|(l, _)| label(l, "op") != "escalate") {
+            let op = format!("permission {} {} ", label(l, "service"), label(l, "op"));
+            let texts = [label(l, "tenant"), label(l, "region"), &op, label(l, "outcome"), ""];
+            got.insert(texts.map(String::from).to_vec(), value as u64);
+        }
+        for (l, value) in scrape.of("larum_change_events_total") {
+            let op = format!("change {} {}", label(l, "service"), label(l, "op"));
+            got.insert(["", label(l, "region"), &op, "", ""].map(String::from).to_vec(), value as u64);
+        }
         assert_same(&got, &want);
         let sum = |suffix: &str| {
-            let names = ["larum_login_latency_seconds", "larum_token_latency_seconds"];
+            let names =
+                ["larum_login_latency_seconds", "larum_token_latency_seconds", "larum_permission_latency_seconds"];
             names.iter().flat_map(|n| scrape.of(&format!("{n}{suffix}")).map(|s| s.1).collect::<Vec<_>>()).sum::<f64>()
         };
         assert_eq!(sum("_count") as u64, latencies.0, "latency counts");
@@ -202,9 +214,14 @@ impl Oracle {
 pub fn truth_series(truth: &larum_load::Truth) -> Totals {
     let mut totals = Totals::new();
     for (name, labels, count) in truth.series() {
-        let get = |wanted: &str| labels.iter().find(|l| l.0 == wanted).map_or("login", |l| l.1);
-        let op = if name.contains("login") { "login" } else { get("op") };
-        let texts = [get("tenant"), get("region"), op, get("outcome"), get("reason")];
+        let get = |wanted: &str| labels.iter().find(|l| l.0 == wanted).map_or("", |l| l.1);
+        let op = match name {
+            "larum_login_attempts_total" => "login".to_string(),
+            "larum_token_requests_total" => get("op").to_string(),
+            "larum_permission_decisions_total" => format!("permission {} {} ", get("service"), get("op")),
+            _ => format!("change {} {}", get("service"), get("op")),
+        };
+        let texts = [get("tenant"), get("region"), &op, get("outcome"), get("reason")];
         *totals.entry(texts.map(String::from).to_vec()).or_default() += count;
     }
     totals

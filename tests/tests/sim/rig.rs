@@ -534,10 +534,18 @@ fn budgets(minted: bool) -> Budgets {
 }
 
 fn labels(view: &View, key: &larum_view::KeyView, code: larum_event::Code) -> Vec<String> {
-    let CodeParts { kind, op, outcome, reason } = code.parts();
-    let op = if kind == Kind::Login { "login" } else { op.as_str() };
-    let (tenant, region) = (view.name(key.def.tenant), view.name(key.def.region));
-    [tenant, region, op, outcome.as_str(), reason.as_str()].map(String::from).to_vec()
+    let CodeParts { kind, op, outcome, reason, hop } = code.parts();
+    let [tenant, region, service] = [key.def.tenant, key.def.region, key.def.service].map(|name| view.name(name));
+    let hop = hop.map_or("", |hop| hop.as_str());
+    let (op, outcome, reason) = (op.as_str(), outcome.as_str(), reason.as_str());
+    match kind {
+        Kind::Login => [tenant, region, "login", outcome, reason].map(String::from).to_vec(),
+        Kind::Permission => {
+            [tenant, region, &format!("permission {service} {op} {hop}"), outcome, ""].map(String::from).to_vec()
+        }
+        Kind::Change => [tenant, region, &format!("change {service} {op}"), "", ""].map(String::from).to_vec(),
+        _ => [tenant, region, op, outcome, reason].map(String::from).to_vec(),
+    }
 }
 
 fn totals(view: &View) -> Totals {

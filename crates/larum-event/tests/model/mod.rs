@@ -90,7 +90,7 @@ fn depth(text: &str) -> usize {
     most
 }
 
-const TEXTS: [(&str, &str); 20] = [
+const TEXTS: [(&str, &str); 21] = [
     ("", "id"),
     ("", "tenant"),
     ("", "region"),
@@ -111,6 +111,7 @@ const TEXTS: [(&str, &str); 20] = [
     ("change", "to"),
     ("change", "by"),
     ("change", "approved_by"),
+    ("", "hop"),
 ];
 const EVENT_KEYS: [&str; 26] = [
     "v",
@@ -447,7 +448,7 @@ fn build<'n>(kind: &str, get: &impl Fn(&str, &str) -> Option<&'n Node>) -> Model
     ];
     let other = if kind == "audit" { "deliver" } else { "other" };
     let applies = |object: &str, key: &str| match (object, key) {
-        ("permission", _) => kind == "permission",
+        ("permission", _) | ("", "hop") => kind == "permission",
         ("change", _) => kind == "change",
         ("", "queue" | "producer") => kind == "audit",
         _ => true,
