@@ -2,8 +2,12 @@
 #![allow(clippy::disallowed_methods, reason = "benches measure time")]
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use larum_aggregate::{Cover, PartitionId, PartitionStart, SourceId};
+use larum_event::Limits;
+use larum_fold::{Budgets, PartitionState, Registry, SourcePolicy, Worker};
 use larum_load::{Generator, Profile};
 
 /// Interleaved repetitions of the in-memory benches.
@@ -35,6 +39,29 @@ pub fn reference_load(records: usize) -> anyhow::Result<Vec<(Vec<u8>, i64)>> {
         load.push((record.bytes.to_vec(), record.due_ns));
     }
     Ok(load)
+}
+
+/// A registry with room for the reference load.
+pub fn registry() -> Arc<Registry> {
+    let budgets = Budgets { tenants: 100_000, keys: 1_000_000, ..Budgets::default() };
+    Arc::new(Registry::new(budgets, (1, 2), &[], &[], (0, 0)))
+}
+
+/// A worker with one partition of its own, in slot 0.
+pub fn worker(registry: &Arc<Registry>) -> Worker {
+    let mut worker = Worker::new(registry.clone(), Limits::default(), 1);
+    let start = PartitionStart {
+        id: PartitionId(0),
+        source: SourceId(0),
+        topic: "t".into(),
+        topic_id: None,
+        partition: 0,
+        start: 0,
+        origin: 0,
+        cover: Cover::Birth,
+    };
+    worker.add(PartitionState::new(start), SourcePolicy::default());
+    worker
 }
 
 /// How long `work` takes.

@@ -3,12 +3,11 @@
 
 use std::borrow::Cow;
 use std::hint::black_box;
-use std::sync::Arc;
 
-use larum_aggregate::{Cover, PartitionId, PartitionStart, SourceId, seal};
-use larum_benches::{REPETITIONS, least, median, reference_load, time};
+use larum_aggregate::{SourceId, seal};
+use larum_benches::{REPETITIONS, least, median, reference_load, registry, time, worker};
 use larum_event::{Decoder, Limits};
-use larum_fold::{Budgets, DeadLetters, PartitionState, Record, Registry, SourcePolicy, Worker};
+use larum_fold::{DeadLetters, Record, Worker};
 use serde::Deserialize;
 
 #[global_allocator]
@@ -147,29 +146,6 @@ fn bare(load: &[(Vec<u8>, i64)]) -> usize {
     bytes
 }
 
-fn worker() -> Worker {
-    let registry = Arc::new(Registry::new(
-        Budgets { tenants: 100_000, keys: 1_000_000, ..Budgets::default() },
-        (1, 2),
-        &[],
-        &[],
-        (0, 0),
-    ));
-    let mut worker = Worker::new(registry, Limits::default(), 1);
-    let start = PartitionStart {
-        id: PartitionId(0),
-        source: SourceId(0),
-        topic: "t".into(),
-        topic_id: None,
-        partition: 0,
-        start: 0,
-        origin: 0,
-        cover: Cover::Birth,
-    };
-    worker.add(PartitionState::new(start), SourcePolicy::default());
-    worker
-}
-
 fn ours(worker: &mut Worker, load: &[(Vec<u8>, i64)], offset: &mut i64) -> (usize, u64) {
     let (mut rows, mut counted, mut spare) = (0, 0, Vec::new());
     for chunk in load.chunks(CUT) {
@@ -198,7 +174,7 @@ fn main() -> anyhow::Result<()> {
     let load = reference_load(RECORDS)?;
     let bytes: usize = load.iter().map(|r| r.0.len()).sum();
     println!("reference load: {RECORDS} records, {} B on average", bytes / RECORDS);
-    let (mut worker, mut offset) = (worker(), 0);
+    let (mut worker, mut offset) = (worker(&registry()), 0);
     let (mut floors, mut figures, mut decodes) = (Vec::new(), Vec::new(), Vec::new());
     let mut result = (0, 0);
     ours(&mut worker, &load, &mut offset);

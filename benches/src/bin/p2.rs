@@ -1,5 +1,6 @@
-//! P2: events/s of `larum run` (durable, serving) reading a filled topic of a real Kafka, over a bare rdkafka batch
-//! consume of it with the same client settings and allocator, interleaved.
+//! P2: events/s of `larum run` (durable, serving, scraped every second) reading a filled topic of a real Kafka, over a
+//! bare rdkafka batch consume of it with the same client settings and allocator, interleaved. Of the same runs: P2b, over
+//! a bare `BaseConsumer::poll` loop; P3, processor time per event over that of the bare consume; P9, events/s over 150,000.
 
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use larum_benches::{larum, median, now, page, time};
 use larum_kafka::{ClientSettings, Consumer, Fetched};
 use larum_tests::kafka::Kafka;
 use larum_tests::process::{Child, free_port, wait_until};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -14,18 +17,28 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const TOPIC: &str = "auth";
 const PARTITIONS: i32 = 4;
 const RUNS: usize = 5;
+/// What P9 compares catching up with.
+const INGEST_PER_SECOND: f64 = 150_000.0;
 
 fn events() -> u64 {
     std::env::var("LARUM_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000_000)
 }
 
+/// What one way of reading the topic showed.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    events_per_second: f64,
+    /// Processor time of the whole process per event.
+    cpu_ns: f64,
+}
+
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();
-    if let [_, mode, brokers, ends] = args.as_slice()
-        && mode == "bare"
-    {
-        return bare(brokers, &ends.split(',').map(str::parse).collect::<Result<Vec<i64>, _>>()?);
+    if let [_, mode, brokers, ends] = args.as_slice() {
+        let ends = ends.split(',').map(str::parse).collect::<Result<Vec<i64>, _>>()?;
+        return if mode == "bare" { bare(brokers, &ends) } else { poll(brokers, &ends) };
     }
+    let wanted = args.get(1).map_or("P2", String::as_str);
     let kafka = Kafka::start_with_heap(1024)?;
     kafka.create_topic(TOPIC, PARTITIONS, &[])?;
     let count = events().to_string();
@@ -38,25 +51,47 @@ fn main() -> anyhow::Result<()> {
     let ends = kafka.end_offsets(TOPIC)?;
     let rate = events() as f64 / took.as_secs_f64();
     println!("larum load wrote {count} records at {rate:.0} a second, into {PARTITIONS} partitions: {ends:?}");
-    let mut ratios = Vec::new();
+    let mut ratios: [Vec<f64>; 4] = Default::default();
     for run in 0..=RUNS {
-        let floor = bare_child(&brokers, &ends)?;
+        let bare = child("bare", &brokers, &ends)?;
         let figure = larum_run(&brokers, ends.iter().sum())?;
+        let poll = child("poll", &brokers, &ends)?;
         let note = if run == 0 { " (warm-up, not counted)" } else { "" };
-        println!("bare {floor:.0} events/s, larum run {figure:.0} events/s{note}");
+        let show = |r: Reading| format!("{:.0} events/s at {:.0} ns of CPU", r.events_per_second, r.cpu_ns);
+        println!("bare batch {}, poll {}, larum run {}{note}", show(bare), show(poll), show(figure));
         if run > 0 {
-            ratios.push(figure / floor);
+            // The machine's speed drifts within a run: each figure is compared with the floors beside it.
+            ratios[0].push(figure.events_per_second / bare.events_per_second);
+            ratios[1].push(figure.events_per_second / poll.events_per_second);
+            ratios[2].push(figure.cpu_ns / bare.cpu_ns);
+            ratios[3].push(figure.events_per_second / INGEST_PER_SECOND);
         }
     }
-    // The machine's speed drifts within a run: each figure is compared with the floor right before it.
-    println!("P2 {:.3}", median(&ratios));
+    let figures = ["P2", "P2B", "P3", "P9"].into_iter().zip(ratios.map(|ratios| median(&ratios)));
+    let (last, others): (Vec<_>, Vec<_>) = figures.partition(|(name, _)| *name == wanted);
+    for (name, figure) in others.into_iter().chain(last) {
+        println!("{} {figure:.3}", name.replace("2B", "2b"));
+    }
     Ok(())
 }
 
-fn bare_child(brokers: &str, ends: &[i64]) -> anyhow::Result<f64> {
+/// Reads everything with a child process of this program.
+fn child(mode: &str, brokers: &str, ends: &[i64]) -> anyhow::Result<Reading> {
     let ends: Vec<String> = ends.iter().map(i64::to_string).collect();
-    let text = larum_tests::process::run(std::env::current_exe()?, ["bare", brokers, &ends.join(",")], "")?;
-    Ok(text.trim().parse()?)
+    let text = larum_tests::process::run(std::env::current_exe()?, [mode, brokers, &ends.join(",")], "")?;
+    let mut figures = text.split_whitespace().map(str::parse);
+    let (Some(Ok(events_per_second)), Some(Ok(cpu_ns))) = (figures.next(), figures.next()) else {
+        anyhow::bail!("no figures in {text:?}")
+    };
+    Ok(Reading { events_per_second, cpu_ns })
+}
+
+/// Processor time of a process so far, user and system, ns; 0 if it cannot be had.
+fn cpu_ns(pid: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Fields 14 and 15, in ticks of 10 ms; the second field is a name in parentheses.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() * 1e7
 }
 
 /// Reads everything with the reader's own consumer and does nothing with it; prints records per second from the first
@@ -82,20 +117,54 @@ fn bare(brokers: &str, ends: &[i64]) -> anyhow::Result<()> {
             began = Some((now(), seen));
         }
     }
+    finish(seen, began)
+}
+
+/// The same with rust-rdkafka's own loop, one message at a time.
+fn poll(brokers: &str, ends: &[i64]) -> anyhow::Result<()> {
+    let settings = ClientSettings { brokers: brokers.into(), group: "bare".into(), queue_bytes: 64 << 20 };
+    let consumer: BaseConsumer = settings.reader(1).set("enable.partition.eof", "false").create()?;
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..ends.len() {
+        partitions.add_partition_offset(TOPIC, partition as i32, Offset::Offset(0))?;
+    }
+    consumer.assign(&partitions)?;
+    let (mut seen, mut began) = (0u64, None);
+    let total: i64 = ends.iter().sum();
+    while seen < total as u64 {
+        if let Some(message) = consumer.poll(Duration::from_millis(10)) {
+            std::hint::black_box(message?.payload());
+            seen += 1;
+        }
+        if seen > 0 && began.is_none() {
+            began = Some((now(), seen));
+        }
+    }
+    finish(seen, began)
+}
+
+/// Prints events per second from the first on, and processor time per event.
+fn finish(seen: u64, began: Option<(std::time::Instant, u64)>) -> anyhow::Result<()> {
     let Some((began, first)) = began else { anyhow::bail!("nothing was read") };
-    println!("{:.0}", (seen - first) as f64 / began.elapsed().as_secs_f64());
+    let rate = (seen - first) as f64 / began.elapsed().as_secs_f64();
+    println!("{rate:.0} {:.0}", cpu_ns("self") / seen as f64);
     // The client may wait for its broker when it is dropped.
     std::process::exit(0);
 }
 
-/// Runs the program on a fresh store until everything is durable; gives records per second from the first commit on.
-fn larum_run(brokers: &str, total: i64) -> anyhow::Result<f64> {
+/// Runs the program on a fresh store until everything is durable, scraped every second; events per second from the
+/// first commit on.
+fn larum_run(brokers: &str, total: i64) -> anyhow::Result<Reading> {
     let (state, port) = (tempfile::tempdir()?, free_port());
     let (listen, dir) = (format!("127.0.0.1:{port}"), state.path().display().to_string());
     let flags = ["--topic", TOPIC, "--start-at", "earliest", "--listen", &listen, "--state", &dir];
     let mut child = Child::spawn(larum()?, ["run", "--brokers", brokers].iter().chain(&flags), &[])?;
-    let mut first = None;
+    let (mut first, mut scraped) = (None, now());
     let rate = wait_until("the end of the topic", Duration::from_secs(600), || {
+        if scraped.elapsed() >= Duration::from_secs(1) {
+            scraped = now();
+            page(port, "/metrics")?;
+        }
         let (status, text) = page(port, "/-/ready")?;
         let left: i64 = text.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or(0);
         match (status, first) {
@@ -110,7 +179,8 @@ fn larum_run(brokers: &str, total: i64) -> anyhow::Result<f64> {
             _ => None,
         }
     });
-    let rate = rate.map_err(|error| anyhow::anyhow!("{error:#}\n{}", child.log_tail()))?;
+    let events_per_second = rate.map_err(|error| anyhow::anyhow!("{error:#}\n{}", child.log_tail()))?;
+    let cpu_ns = cpu_ns(&child.pid().to_string()) / total as f64;
     anyhow::ensure!(child.terminate(Duration::from_secs(6)) == Some(0), "{}", child.log_tail());
-    Ok(rate)
+    Ok(Reading { events_per_second, cpu_ns })
 }

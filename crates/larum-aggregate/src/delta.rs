@@ -65,9 +65,11 @@ pub struct KeyDef {
 }
 
 impl KeyDef {
-    /// Whether the key takes a slot of the budget: the others are bounded by the names that come from the platform.
+    /// Whether the key takes a slot of the budget. Those that tell apart neither tenants nor services do not: there are
+    /// no more of them than regions.
     pub fn is_budgeted(&self) -> bool {
-        self.tenant != NameId::OTHER && self.tenant != NameId::NONE
+        let tells_apart = |name| name != NameId::OTHER && name != NameId::NONE;
+        tells_apart(self.tenant) || tells_apart(self.service)
     }
 
     /// The names that the key shows.

@@ -194,10 +194,17 @@ impl Interner {
                 self.with_service.insert((source, tenant_at, region_at, service_at), def.id);
                 def.id
             }
-            None => match self.with_service.get(&(source, OTHER, region_at, service_at)) {
-                Some(key) => *key,
-                None => self.resolve_with_service(source, OTHER, region_at, service_at, asked),
-            },
+            // Refused: counts without its tenant, then without its service; that is never refused.
+            None => {
+                let (tenant_at, service_at) = match tenant_at {
+                    OTHER | ABSENT => (tenant_at, OTHER),
+                    _ => (OTHER, service_at),
+                };
+                match self.with_service.get(&(source, tenant_at, region_at, service_at)) {
+                    Some(key) => *key,
+                    None => self.resolve_with_service(source, tenant_at, region_at, service_at, asked),
+                }
+            }
         }
     }
 

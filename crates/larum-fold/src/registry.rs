@@ -165,8 +165,8 @@ impl Registry {
         }
     }
 
-    /// The slot of a key with these labels; `None` when it is refused. Keys of `__other__` and of no tenant are always
-    /// admitted: the names that come from the platform bound them.
+    /// The slot of a key with these labels; `None` when it is refused. Keys that tell apart neither tenants nor services
+    /// are always admitted: regions bound them.
     pub fn key(
         &self,
         source: SourceId,
@@ -184,8 +184,11 @@ impl Registry {
                 Some(def(slot.get().id))
             }
             Entry::Vacant(vacant) => {
-                let is_configured = |tenant: &NameDef| self.budgets.configured_tenants.contains(&tenant.text);
-                let privileged = success || tenant.is_some_and(is_configured);
+                // Without a tenant of its own a key comes from the platform, which mints no names.
+                let is_trusted = |tenant: &NameDef| {
+                    tenant.id == NameId::OTHER || self.budgets.configured_tenants.contains(&tenant.text)
+                };
+                let privileged = success || tenant.is_none_or(is_trusted);
                 if wanted.is_budgeted() && !self.key_usage.take(self.budgets.keys, privileged) {
                     return None;
                 }
@@ -215,9 +218,9 @@ impl Registry {
     /// Every worker must have forgotten its look-ups between announcement and now: then nobody can use a freed slot.
     pub fn retire_keys(&self, keys: &[KeyDef], keep: impl Fn(KeyId) -> bool) -> Vec<KeyId> {
         let mut freed = Vec::new();
-        for key in keys.iter().filter(|key| key.tenant != NameId::OTHER) {
+        for key in keys.iter().filter(|key| key.is_budgeted()) {
             if self.keys.remove_if(&place_of(key), |_, slot| slot.retiring && !keep(slot.id)).is_some() {
-                self.key_usage.held.fetch_sub(usize::from(key.is_budgeted()), Ordering::Relaxed);
+                self.key_usage.held.fetch_sub(1, Ordering::Relaxed);
                 freed.push(key.id);
             }
         }

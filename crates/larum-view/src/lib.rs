@@ -4,11 +4,12 @@
 //! state after the last applied tick. The same Deltas give the same view, bit for bit. [`Reading`] shows one cut of it
 //! as samples of the [`signals`], to whichever [`Sink`] writes them out.
 //!
-//! Reading order: [`view`] (Deltas and ticks), `key` (totals of a key), `tiers` (its panes and windows), `slots` (what
+//! Reading order: [`view`] (Deltas and ticks), `key` (totals of a key), `tiers` and `packed` (its panes and windows), `slots` (what
 //! both count), [`signals`] (the list), [`reading`] and
 //! `platform` (state to samples).
 
 mod key;
+mod packed;
 mod platform;
 pub mod reading;
 pub mod signals;

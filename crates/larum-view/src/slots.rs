@@ -4,30 +4,37 @@ use larum_aggregate::histogram::{Bucket, NOT_MEASURED};
 use larum_event::{Code, Histogram};
 use serde::{Deserialize, Serialize};
 
-/// A code and a latency bucket together: an event is counted once, in both.
+/// A code and a latency bucket together: an event is counted once, in both. Below 2^18, so it packs well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Slot(u32);
+pub struct Slot(pub(crate) u32);
+
+/// Bits of a slot that hold the bucket.
+const BUCKET_BITS: u32 = 9;
+/// Stands for [`NOT_MEASURED`] in these bits.
+const UNMEASURED: u32 = (1 << BUCKET_BITS) - 1;
+const _: () = assert!(larum_aggregate::histogram::BUCKETS < UNMEASURED as usize);
 
 impl Slot {
     /// The slot of a code and a bucket.
     pub const fn of(code: u16, bucket: Bucket) -> Slot {
-        Slot((code as u32) << 16 | bucket as u32)
+        let bucket = if bucket == NOT_MEASURED { UNMEASURED } else { bucket as u32 };
+        Slot((code as u32) << BUCKET_BITS | bucket)
     }
 
     /// The code.
     pub fn code(self) -> Code {
-        Code((self.0 >> 16) as u16)
+        Code((self.0 >> BUCKET_BITS) as u16)
     }
 
     /// The histogram and the bucket in it, if the event was measured.
     pub fn bucket(self) -> Option<(Histogram, Bucket)> {
-        let bucket = self.0 as Bucket;
-        self.code().histogram().filter(|_| bucket != NOT_MEASURED).map(|histogram| (histogram, bucket))
+        let bucket = self.0 & UNMEASURED;
+        self.code().histogram().filter(|_| bucket != UNMEASURED).map(|histogram| (histogram, bucket as Bucket))
     }
 
     /// The same code, not measured: where counts are kept and histograms are not.
     pub fn without_bucket(self) -> Slot {
-        Slot(self.0 | NOT_MEASURED as u32)
+        Slot(self.0 | UNMEASURED)
     }
 }
 
@@ -45,6 +52,7 @@ pub fn add_run<K: Ord + Copy>(list: &mut Vec<SlotCount<K>>, run: impl Iterator<I
     let mut from = None;
     for (key, count) in run {
         if list.last().is_none_or(|last| last.key < key) {
+            make_room(list);
             list.push(SlotCount { key, count });
             continue;
         }
@@ -55,9 +63,19 @@ pub fn add_run<K: Ord + Copy>(list: &mut Vec<SlotCount<K>>, run: impl Iterator<I
         };
         match list.get_mut(at) {
             Some(same) if same.key == key => same.count += count,
-            _ => list.insert(at, SlotCount { key, count }),
+            _ => {
+                make_room(list);
+                list.insert(at, SlotCount { key, count });
+            }
         }
         from = Some(at);
+    }
+}
+
+/// Grows by a quarter: there are many lists, and doubling would waste a third of their memory.
+fn make_room<T>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len() / 4 + 2);
     }
 }
 

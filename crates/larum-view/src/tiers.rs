@@ -1,12 +1,14 @@
 //! The panes of a key, sparse, and the sums of a sliding window over them.
 //!
 //! An event counts in one pane: of 10 s while a window of that granularity can hold it, then of a minute, then of ten
-//! minutes. Panes are merged only long after, by [`Tiers::compact`]; finer panes serve a coarser window as well, because
-//! they lie within its borders. So counting costs one addition, and a window never sees a pane that is later than it.
+//! minutes. Panes are merged and packed only long after, by [`Tiers::compact`]; finer panes serve a coarser window as
+//! well, because they lie within its borders. So counting costs one addition, and a window never sees a pane that is
+//! later than it.
 
 use larum_aggregate::time::{PANE_S, WINDOWS, Window};
 use serde::{Deserialize, Serialize};
 
+use crate::packed::{Packed, PaneCount};
 use crate::slots::{Slot, SlotCount, add_run};
 
 /// Pane widths, seconds.
@@ -18,7 +20,9 @@ type Panes = Vec<SlotCount<(u32, Slot)>>;
 /// The panes of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tiers {
-    panes: [Panes; 3],
+    fine: Panes,
+    minutes: Coarse,
+    tens: Coarse,
     edges: Edges,
 }
 
@@ -28,6 +32,57 @@ pub struct Tiers {
 struct Edges {
     fine_s: u32,
     minutes_s: u32,
+}
+
+/// Panes of a minute or of ten: packed, and what came late since.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Coarse {
+    packed: Packed,
+    late: Panes,
+}
+
+impl Coarse {
+    /// Takes in counts of any order and packs everything.
+    fn take_in(&mut self, mut counts: Vec<PaneCount>) {
+        counts.extend(std::mem::take(&mut self.late).into_iter().map(|late| (late.key, late.count)));
+        if counts.is_empty() {
+            return;
+        }
+        let first = counts.iter().map(|count| Some(count.0.0)).min().flatten();
+        if first <= self.packed.last_pane() {
+            self.packed.visit(0, |pane, slot, count| counts.push(((pane, slot), count)));
+            self.packed = Packed::default();
+        }
+        counts.sort_unstable_by_key(|count| count.0);
+        counts.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            kept.1 += if same { next.1 } else { 0 };
+            same
+        });
+        self.packed.append(&counts);
+    }
+
+    /// Takes out what lies before `pane`; everything is packed.
+    fn take_before(&mut self, pane: u32) -> Vec<PaneCount> {
+        let mut taken = Vec::new();
+        self.packed.visit(0, |at, slot, count| {
+            if at < pane {
+                taken.push(((at, slot), count));
+            }
+        });
+        self.packed.drop_before(pane);
+        taken
+    }
+
+    fn is_empty(&self) -> bool {
+        self.packed.is_empty() && self.late.is_empty()
+    }
+
+    /// Shows the counts from pane `first` on.
+    fn visit(&self, first: u32, mut visit: impl FnMut(Slot, u64)) {
+        self.packed.visit(first, |_, slot, count| visit(slot, count));
+        self.late.iter().filter(|late| late.key.0 >= first).for_each(|late| visit(late.key.1, late.count));
+    }
 }
 
 /// First second that any window of each granularity can still need, where windows end in second `end_s` or later.
@@ -44,67 +99,51 @@ impl Tiers {
         let second = pane.saturating_mul(PANE_S);
         let Edges { fine_s, minutes_s } = self.edges;
         if second >= fine_s {
-            add_run(&mut self.panes[0], run.map(|(slot, count)| ((pane, slot), count)));
+            add_run(&mut self.fine, run.map(|(slot, count)| ((pane, slot), count)));
         } else if second >= minutes_s {
-            add_run(&mut self.panes[1], run.map(|(slot, count)| ((second / 60, slot), count)));
+            add_run(&mut self.minutes.late, run.map(|(slot, count)| ((second / 60, slot), count)));
         } else if second >= oldest[2] {
-            let run = run.map(|(slot, count)| ((second / 600, slot.without_bucket()), count));
-            add_run(&mut self.panes[2], run);
+            // Without their buckets, slots are no run any more.
+            for (slot, count) in run {
+                add_run(&mut self.tens.late, std::iter::once(((second / 600, slot.without_bucket()), count)));
+            }
         }
     }
 
-    /// Drops panes before all windows, and merges those that no window needs as fine as they are.
+    /// Drops panes before all windows, and merges and packs those that no window needs as fine as they are.
     pub fn compact(&mut self, oldest: &[u32; 3]) {
         let edges = Edges { fine_s: oldest[0] - oldest[0] % 60, minutes_s: oldest[1] - oldest[1] % 600 };
-        let gone = self.panes[2].partition_point(|p| p.key.0 < oldest[2] / 600);
-        self.panes[2].drain(..gone);
         if edges == self.edges {
             return;
         }
         self.edges = edges;
-        let [fine, minutes, tens] = &mut self.panes;
-        pass_on(minutes, edges.minutes_s / 60, tens, |(minute, slot)| {
-            (minute * 60 >= oldest[2]).then_some((minute / 10, slot.without_bucket()))
-        });
-        // After a leap of time a pane may be too old for minutes as well.
-        pass_on(fine, edges.fine_s.min(edges.minutes_s) / PANE_S, tens, |(pane, slot)| {
-            (pane * PANE_S >= oldest[2]).then_some((pane / 60, slot.without_bucket()))
-        });
-        pass_on(fine, edges.fine_s / PANE_S, minutes, |(pane, slot)| Some((pane / 6, slot)));
-        for panes in &mut self.panes {
-            if panes.capacity() > 4 * panes.len() {
-                panes.shrink_to(2 * panes.len());
-            }
+        let aged = self.fine.partition_point(|p| p.key.0 < edges.fine_s / PANE_S);
+        let aged = self.fine.drain(..aged).map(|p| ((p.key.0 / 6, p.key.1), p.count)).collect();
+        self.minutes.take_in(aged);
+        let aged = self.minutes.take_before(edges.minutes_s / 60).into_iter();
+        let aged = aged.filter(|((minute, _), _)| minute * 60 >= oldest[2]);
+        self.tens.take_in(aged.map(|((minute, slot), count)| ((minute / 10, slot.without_bucket()), count)).collect());
+        self.tens.packed.drop_before(oldest[2] / 600);
+        if self.fine.capacity() > self.fine.len() * 2 {
+            self.fine.shrink_to(self.fine.len() * 3 / 2);
         }
     }
 
     /// True when no pane holds anything.
     pub fn is_empty(&self) -> bool {
-        self.panes.iter().all(Vec::is_empty)
+        self.fine.is_empty() && self.minutes.is_empty() && self.tens.is_empty()
     }
 
     /// Shows every (slot, count) of the window that ends with the pane of second `end_s`; a slot may come several times.
     pub fn window(&self, window: Window, end_s: u32, mut visit: impl FnMut(Slot, u64)) {
         let start_s = window.start_s(end_s);
-        for (panes, width_s) in self.panes.iter().zip(WIDTHS_S) {
-            let first = panes.partition_point(|p| p.key.0 < start_s.div_ceil(width_s));
-            for pane in panes[first..].iter().take_while(|p| p.key.0 <= end_s / width_s) {
-                visit(pane.key.1, pane.count);
-            }
+        self.tens.visit(start_s.div_ceil(600), &mut visit);
+        self.minutes.visit(start_s.div_ceil(60), &mut visit);
+        let first = self.fine.partition_point(|p| p.key.0 < start_s.div_ceil(PANE_S));
+        for pane in self.fine[first..].iter().take_while(|p| p.key.0 <= end_s / PANE_S) {
+            visit(pane.key.1, pane.count);
         }
     }
-}
-
-/// Takes the panes before `end` out of `finer` and adds them to `coarser` under their `place` there.
-fn pass_on(finer: &mut Panes, end: u32, coarser: &mut Panes, place: impl Fn((u32, Slot)) -> Option<(u32, Slot)>) {
-    let passed = finer.partition_point(|p| p.key.0 < end);
-    if passed == 0 {
-        return;
-    }
-    let placed = finer.drain(..passed).filter_map(|p| Some((place(p.key)?, p.count)));
-    let mut placed: Vec<_> = placed.collect();
-    placed.sort_unstable_by_key(|p| p.0);
-    add_run(coarser, placed.into_iter());
 }
 
 #[cfg(test)]
@@ -169,6 +208,9 @@ mod tests {
         add(&mut tiers, 9 * 3600);
         assert_eq!(sums(&tiers, SLOT), [0, 0, 10, 10, 10]);
         assert_eq!(sums(&tiers, SLOT.without_bucket()), [0, 0, 0, 0, 10]);
-        assert_eq!(tiers.panes.each_ref().map(Vec::len), [0, 1, 1]);
+        assert_eq!((tiers.fine.len(), tiers.minutes.late.len(), tiers.tens.late.len()), (0, 1, 1));
+        tiers.compact(&oldest_s(tick + 60));
+        assert_eq!(sums(&tiers, SLOT), [0, 0, 10, 10, 10]);
+        assert!(tiers.minutes.late.is_empty() && tiers.tens.late.is_empty());
     }
 }

@@ -237,7 +237,7 @@ impl View {
             let Some(tick) = source.tick else { return false };
             // The longest window, its rounding, and the feed's delay.
             let horizon_s = LONGEST_WINDOW_S + 2 * 600 + source.def.delay_s;
-            key.def.tenant != NameId::OTHER
+            key.def.is_budgeted()
                 && key.tiers.is_empty()
                 && key.touched_s.saturating_add(horizon_s) < tick
                 && !awaited.contains(&key.def.id)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larum_aggregate::time::{LONGEST_WINDOW_S, WINDOWS, Window};
-use larum_event::{Limits, Records, parse_rfc3339_ns};
+use larum_event::{Code, Histogram, Hop, Kind, Limits, Measured, Op, Outcome, Records, parse_rfc3339_ns};
 use larum_fold::{Budgets, SourcePolicy};
 use larum_kafka::ClientSettings;
 
@@ -110,13 +110,18 @@ pub struct Overrides {
 }
 
 /// Sample lines that one key can hold at most: attempts and requests of every code, latency histograms of every
-/// outcome and op, and per exposed window four login gauges and three quantiles of every op.
+/// outcome and op, and per exposed window four login gauges and three quantiles of every op; or permissions and changes.
 fn lines_per_key_max(windows: u64) -> u64 {
     const HISTOGRAM_LINES: u64 = 21;
-    let ops = 6;
-    u64::from(larum_event::Code::COUNT)
-        + u64::from(larum_event::Histogram::COUNT) * HISTOGRAM_LINES
-        + windows * (4 + 3 * ops)
+    let codes = (0..Code::COUNT).filter(|code| matches!(Code(*code).parts().kind, Kind::Login | Kind::Token)).count();
+    let is_permission = |id: &u16| matches!(Histogram(*id).measured(), Measured::Permission(..));
+    let histograms = (0..Histogram::COUNT).filter(|id| !is_permission(id)).count();
+    let ops = Op::listed(Kind::Token).len() as u64;
+    let of_tenant = codes as u64 + histograms as u64 * HISTOGRAM_LINES + windows * (4 + 3 * ops);
+    // A key with a service shows decisions by op and outcome, and escalations by hop.
+    let (decisions, hops) = (Op::listed(Kind::Permission).len() * Outcome::ALL.len(), 1 + Hop::ALL.len());
+    let with_service = decisions + hops * Outcome::ALL.len() + Op::listed(Kind::Change).len();
+    of_tenant.max(with_service as u64 + (decisions + hops) as u64 * HISTOGRAM_LINES)
 }
 
 impl Config {
@@ -135,7 +140,8 @@ impl Config {
 
     /// Sample lines that a scrape can hold at most, by the budgets.
     pub fn scrape_lines(&self) -> u64 {
-        let others = (self.budgets.platform_names as u64 + 2) * self.sources.len() as u64;
+        // Per region: logins and tokens, permissions, changes that are told apart by nothing else.
+        let others = 3 * (self.budgets.platform_names as u64 + 2) * self.sources.len() as u64;
         (self.budgets.keys as u64 + others).saturating_mul(lines_per_key_max(self.windows.len() as u64))
     }
 
