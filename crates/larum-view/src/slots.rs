@@ -72,10 +72,10 @@ pub fn add_run<K: Ord + Copy>(list: &mut Vec<SlotCount<K>>, run: impl Iterator<I
     }
 }
 
-/// Grows by a quarter: there are many lists, and doubling would waste a third of their memory.
+/// Grows by half: there are many lists, and doubling would waste more of their memory.
 fn make_room<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
-        list.reserve_exact(list.len() / 4 + 2);
+        list.reserve_exact(list.len() / 2 + 4);
     }
 }
 
