@@ -131,20 +131,20 @@ impl Layout {
         }
         let known = self.pieces.len();
         let first = if place == Place::BEGIN { known as u16 } else { self.firsts[usize::from(place.0)] };
-        let alike = |(piece, of): (&Piece, &u16)| {
-            *of == first && piece.step() == step && piece.bytes.get(..piece.len()) == Some(bytes)
-        };
-        let at = self.pieces.iter().zip(&self.firsts).position(alike).unwrap_or(known);
-        let next = &mut self.pieces[usize::from(place.0)].next;
-        let free = next.iter_mut().find(|next| **next == 0);
-        let (Some(free), true) = (free, at < PIECES_MAX) else {
+        let free = self.pieces[usize::from(place.0)].next.iter().position(|next| *next == 0);
+        // Once it is full nothing is looked for, so that a flood of layouts costs next to nothing.
+        let (Some(free), true) = (free, known < PIECES_MAX) else {
             self.without_place += 1;
             if self.without_place == PATIENCE {
                 *self = Layout::default();
             }
             return Place::LOST;
         };
-        *free = at as u16;
+        let alike = |(piece, of): (&Piece, &u16)| {
+            *of == first && piece.step() == step && piece.bytes.get(..piece.len()) == Some(bytes)
+        };
+        let at = self.pieces.iter().zip(&self.firsts).position(alike).unwrap_or(known);
+        self.pieces[usize::from(place.0)].next[free] = at as u16;
         if at == known {
             self.pieces.push(Piece::new(bytes, step));
             self.firsts.push(first);

@@ -26,12 +26,15 @@ struct Rig {
 
 impl Rig {
     fn new(dir: &std::path::Path, tenants: usize) -> Rig {
+        Rig::with(dir, Budgets { tenants, ..Budgets::default() })
+    }
+
+    fn with(dir: &std::path::Path, budgets: Budgets) -> Rig {
         let (store, recovered) = Store::open(dir, StoreLimits::default()).unwrap();
         let durable = Durable::recover(recovered.snapshot.as_deref(), &recovered.commits).unwrap();
         let fresh = durable.view.sources().count() == 0;
         let names: Vec<_> = durable.view.names().cloned().collect();
         let keys: Vec<_> = durable.view.keys().map(|k| k.def).collect();
-        let budgets = Budgets { tenants, ..Budgets::default() };
         let registry = Arc::new(Registry::new(budgets, (1, 2), &names, &keys, durable.view.next_ids()));
         let durable = Arc::new(RwLock::new(durable));
         let mut keeper = Keeper::new(store, Vec::new(), durable.clone(), registry.clone(), T * SECOND_NS);
@@ -57,7 +60,11 @@ impl Rig {
     }
 
     fn login(&mut self, at_s: i64, tenant: &str, outcome: &str) {
-        let json = format!(r#"{{"time":{at_s},"kind":"login","tenant":"{tenant}","outcome":"{outcome}"}}"#);
+        self.event(at_s, &format!(r#""kind":"login","tenant":"{tenant}","outcome":"{outcome}""#));
+    }
+
+    fn event(&mut self, at_s: i64, members: &str) {
+        let json = format!(r#"{{"time":{at_s},{members}}}"#);
         let record = Record { offset: self.offset, append_ns: at_s * SECOND_NS, value: Some(json.as_bytes()) };
         self.worker.record(0, record, at_s * SECOND_NS, DeadLetters::Count);
         self.offset += 1;
@@ -119,4 +126,30 @@ fn minted_names_count_exactly_under_other() {
     assert_eq!(rig.total("__other__"), Some(995));
     assert_eq!(rig.total("customer"), Some(1));
     assert_eq!(rig.registry.usage(NameKind::Tenant).held(), 6);
+}
+
+/// Keys with a service: over the budget an event counts without its tenant, then without its service, never nowhere.
+#[test]
+fn keys_over_the_budget_lose_their_tenant_then_their_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::with(dir.path(), Budgets { keys: 4, ..Budgets::default() });
+    for (tenant, service) in (0..10).flat_map(|tenant| (0..5).map(move |service| (tenant, service))) {
+        let (who, by) = (format!(r#""tenant":"t{tenant}","outcome":"success""#), format!(r#""service":"s{service}""#));
+        rig.event(T, &format!(r#""kind":"permission","op":"check",{who},{by}"#));
+        rig.event(T, &format!(r#""kind":"change","op":"deploy","change":{{"id":"c"}},{by}"#));
+    }
+    rig.login(T + 5, "t0", "success");
+    rig.commit(T + 5);
+    let durable = rig.durable.read().unwrap();
+    let view = &durable.view;
+    let mut counts = std::collections::BTreeMap::new();
+    for key in view.keys() {
+        let labels = [key.def.tenant, key.def.service].map(|name| view.name(name).to_string());
+        counts.insert(labels, key.codes().map(|code| code.1).sum::<u64>());
+    }
+    assert_eq!(counts.values().sum::<u64>(), 100, "{counts:?}");
+    let total = |tenant: &str, service: &str| counts.get(&[tenant.to_string(), service.to_string()]).copied();
+    assert_eq!((total("t0", "s0"), total("", "s0")), (Some(1), Some(10)), "{counts:?}");
+    assert!(total("__other__", "__other__") > Some(0) && total("", "__other__") > Some(0), "{counts:?}");
+    assert_eq!(rig.registry.key_usage().held(), 4);
 }
