@@ -341,6 +341,11 @@ impl Delta {
         encode_versioned(self)
     }
 
+    /// The wire form in the memory of `buffer`, whose bytes are forgotten.
+    pub fn encode_in(&self, buffer: Vec<u8>) -> Vec<u8> {
+        encode_versioned_in(self, buffer)
+    }
+
     /// Back from the wire form.
     ///
     /// # Errors
@@ -357,9 +362,15 @@ impl Delta {
 
 /// Writes any durable value behind the version byte.
 pub fn encode_versioned<T: Serialize>(value: &T) -> Vec<u8> {
-    let head = vec![WIRE_VERSION];
+    encode_versioned_in(value, Vec::new())
+}
+
+/// The same in the memory of `buffer`, whose bytes are forgotten.
+fn encode_versioned_in<T: Serialize>(value: &T, mut buffer: Vec<u8>) -> Vec<u8> {
+    buffer.clear();
+    buffer.push(WIRE_VERSION);
     // Writing to memory fails only for types that these are not (maps or lists of unknown length).
-    postcard::to_extend(value, head).unwrap_or_else(|e| unreachable!("durable values are always encodable: {e}"))
+    postcard::to_extend(value, buffer).unwrap_or_else(|e| unreachable!("durable values are always encodable: {e}"))
 }
 
 /// Reads a durable value behind its version byte.

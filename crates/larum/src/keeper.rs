@@ -62,6 +62,8 @@ pub struct Keeper {
     was_stalled: bool,
     /// Emptied entries for the workers' next cuts.
     spare: Vec<Vec<Vec<Entry>>>,
+    /// Memory of the last commit's bytes: fresh pages for every commit would cost more than writing them.
+    buffer: Vec<u8>,
     /// Slots that were announced to be freed at the next commit.
     retiring: Option<(Vec<KeyDef>, Vec<NameDef>)>,
 }
@@ -89,6 +91,7 @@ impl Keeper {
             pending: None,
             was_stalled: false,
             spare: Vec::new(),
+            buffer: Vec::new(),
             retiring: None,
         }
     }
@@ -130,7 +133,7 @@ impl Keeper {
         if delta.is_empty() && self.shown_clocks() == shown_before {
             return Ok(Committed::Nothing);
         }
-        let bytes = delta.encode();
+        let bytes = delta.encode_in(std::mem::take(&mut self.buffer));
         self.pending = Some((delta, bytes));
         self.retry()
     }
@@ -145,8 +148,9 @@ impl Keeper {
         self.was_stalled |= appended.is_err();
         let seq = appended?;
         // Durable from here on, so it may be seen.
-        let Some((delta, bytes)) = self.pending.take() else { return Ok(Committed::Nothing) };
-        let bytes = bytes.len();
+        let Some((delta, buffer)) = self.pending.take() else { return Ok(Committed::Nothing) };
+        let bytes = buffer.len();
+        self.buffer = buffer;
         self.durable.write().unwrap_or_else(PoisonError::into_inner).apply(delta);
         if self.store.wants_snapshot() {
             let snapshot = self.durable.read().unwrap_or_else(PoisonError::into_inner).encode();
