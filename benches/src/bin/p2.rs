@@ -68,10 +68,10 @@ fn main() -> anyhow::Result<()> {
             ratios[3].push(figure.events_per_second / INGEST_PER_SECOND);
         }
     }
-    let figures = ["P2", "P2B", "P3", "P9"].into_iter().zip(ratios.map(|ratios| median(&ratios)));
+    let figures = ["P2", "P2b", "P3", "P9"].into_iter().zip(ratios.map(|ratios| median(&ratios)));
     let (last, others): (Vec<_>, Vec<_>) = figures.partition(|(name, _)| *name == wanted);
     for (name, figure) in others.into_iter().chain(last) {
-        println!("{} {figure:.3}", name.replace("2B", "2b"));
+        println!("{name} {figure:.3}");
     }
     Ok(())
 }

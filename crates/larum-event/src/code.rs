@@ -95,6 +95,12 @@ impl Code {
         }
     }
 
+    /// Whether the code's events are measured; changes are not.
+    #[inline]
+    pub fn is_measured(self) -> bool {
+        self.0 % Self::COUNT < CHANGES
+    }
+
     /// The latency histogram that the code's events are measured in; changes are in none.
     #[inline]
     pub fn histogram(self) -> Option<Histogram> {

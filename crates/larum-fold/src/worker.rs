@@ -297,7 +297,7 @@ impl Fold<'_> {
         let asked = Asked { registry: self.registry, success: event.outcome() == Some(Outcome::Success) };
         let key = self.interner.key(wanted, asked);
         let entry = Entry::new(tick, pane, self.counts, key, code.0, event.count());
-        self.entries.push(match event.latency_ns().filter(|_| event.kind() != Kind::Change) {
+        self.entries.push(match event.latency_ns().filter(|_| code.is_measured()) {
             Some(ns) => entry.measured(ns, bucket_of(ns)),
             None => entry,
         });

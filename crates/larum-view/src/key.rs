@@ -3,10 +3,10 @@
 use larum_aggregate::histogram::{Bucket, NOT_MEASURED};
 use larum_aggregate::time::{HISTOGRAM_WINDOW_S, Window};
 use larum_aggregate::{KeyDef, Row};
-use larum_event::{Code, Histogram};
+use larum_event::{Code, Histogram, Measured};
 use serde::{Deserialize, Serialize};
 
-use crate::slots::{Slot, SlotCount, add_run};
+use crate::slots::{Count, Slot, add_run, add_up};
 use crate::tiers::Tiers;
 
 /// One key's state.
@@ -19,7 +19,7 @@ pub struct KeyView {
     /// The last tick that counted something.
     pub touched_s: u32,
     /// Counts since then, by slot.
-    totals: Vec<SlotCount<Slot>>,
+    totals: Vec<Count<Slot>>,
     /// (histogram, sum of its latencies in ns), by histogram.
     sums_ns: Vec<(u16, u128)>,
     /// Its panes.
@@ -80,13 +80,14 @@ impl KeyView {
 
     /// Totals by code.
     pub fn codes(&self) -> impl Iterator<Item = (Code, u64)> {
-        let same_code = self.totals.chunk_by(|a, b| a.key.code() == b.key.code());
-        same_code.map(|same| (same[0].key.code(), same.iter().map(|t| t.count).sum()))
+        let same_code = self.totals.chunk_by(|a, b| a.0.code() == b.0.code());
+        same_code.map(|same| (same[0].0.code(), same.iter().map(|t| t.1).sum()))
     }
 
-    /// Totals of latencies, by histogram.
-    pub fn histograms(&self) -> Vec<(Histogram, HistogramTotals)> {
-        let mut buckets: Vec<_> = self.totals.iter().filter_map(|t| Some((t.key.bucket()?, t.count))).collect();
+    /// Totals of the latencies that are `wanted`, by histogram.
+    pub fn histograms(&self, wanted: impl Fn(Measured) -> bool) -> Vec<(Histogram, HistogramTotals)> {
+        let bucket = |slot: Slot| slot.bucket().filter(|(id, _)| wanted(id.measured()));
+        let mut buckets: Vec<_> = self.totals.iter().filter_map(|t| Some((bucket(t.0)?, t.1))).collect();
         add_up(&mut buckets);
         let same_histogram = buckets.chunk_by(|a, b| a.0.0 == b.0.0);
         let totals = |same: &[((Histogram, Bucket), u64)]| {
@@ -116,16 +117,6 @@ impl KeyView {
         add_up(&mut sums.buckets);
         sums
     }
-}
-
-/// Sorts and adds up equal keys.
-fn add_up<K: Ord + Copy>(list: &mut Vec<(K, u64)>) {
-    list.sort_unstable_by_key(|e| e.0);
-    list.dedup_by(|next, kept| {
-        let same = next.0 == kept.0;
-        kept.1 += if same { next.1 } else { 0 };
-        same
-    });
 }
 
 /// Sums over a window.

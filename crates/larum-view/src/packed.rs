@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::slots::Slot;
+use crate::slots::{Count, Slot};
 
 /// A place in panes and what was counted there.
-pub type PaneCount = ((u32, Slot), u64);
+pub type PaneCount = Count<(u32, Slot)>;
 
 /// Packed counts, sorted by pane and slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +81,7 @@ impl Packed {
     /// The blocks from the first of `pane` or later on.
     fn from(&self, pane: u32) -> &[u8] {
         let mut rest = self.blocks.as_slice();
-        while let Some((at, _, after)) = block(rest).filter(|(at, ..)| *at < pane) {
-            debug_assert!(at < pane);
+        while let Some((.., after)) = block(rest).filter(|(at, ..)| *at < pane) {
             rest = after;
         }
         rest

@@ -84,7 +84,7 @@ fn totals<K: Ord>(shown: &Shown<'_>, by: impl Fn(CodeParts) -> Option<K>) -> BTr
 /// Latencies of a key, added up by what `by` makes of what was measured.
 fn latencies<K: Ord>(shown: &Shown<'_>, by: impl Fn(Measured) -> Option<K>) -> BTreeMap<K, HistogramTotals> {
     let mut sums: BTreeMap<K, HistogramTotals> = BTreeMap::new();
-    for (id, totals) in shown.key.histograms() {
+    for (id, totals) in shown.key.histograms(|measured| by(measured).is_some()) {
         if let Some(key) = by(id.measured()) {
             sums.entry(key).or_default().add(&totals);
         }

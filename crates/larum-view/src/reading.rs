@@ -139,15 +139,16 @@ impl<'v> Reading<'v> {
                 }
             }
         }
+        let label = |measured| match measured {
+            Measured::Login(outcome) => Some((signals::LOGIN_LATENCY, ("outcome", outcome.as_str()))),
+            Measured::Token(op) => Some((signals::TOKEN_LATENCY, ("op", op.as_str()))),
+            Measured::Permission(..) => None,
+        };
         for signal in [signals::LOGIN_LATENCY, signals::TOKEN_LATENCY] {
             sink.family(&signal);
             for Shown { key, labels: [a, b, c], .. } in keys {
-                for (id, totals) in key.histograms() {
-                    let label = match (id.measured(), signal.name == signals::LOGIN_LATENCY.name) {
-                        (Measured::Login(outcome), true) => ("outcome", outcome.as_str()),
-                        (Measured::Token(op), false) => ("op", op.as_str()),
-                        _ => continue,
-                    };
+                for (id, totals) in key.histograms(|measured| label(measured).is_some_and(|(of, _)| of == signal)) {
+                    let Some((_, label)) = label(id.measured()) else { continue };
                     let read = HistogramRead { buckets: &totals.buckets, sum_ns: totals.sum_ns };
                     sink.histogram(&[*a, *b, *c, label], read);
                 }

@@ -38,34 +38,38 @@ impl Slot {
     }
 }
 
-/// A count in a list that is sorted by key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotCount<K> {
-    /// What is counted.
-    pub key: K,
-    /// How often.
-    pub count: u64,
+/// What is counted, and how often.
+pub type Count<K> = (K, u64);
+
+/// Sorts and adds up equal keys.
+pub fn add_up<K: Ord + Copy>(list: &mut Vec<Count<K>>) {
+    list.sort_unstable_by_key(|e| e.0);
+    list.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        kept.1 += if same { next.1 } else { 0 };
+        same
+    });
 }
 
 /// Adds a sorted run to a sorted list; almost always at or near the list's end.
-pub fn add_run<K: Ord + Copy>(list: &mut Vec<SlotCount<K>>, run: impl Iterator<Item = (K, u64)>) {
+pub fn add_run<K: Ord + Copy>(list: &mut Vec<Count<K>>, run: impl Iterator<Item = Count<K>>) {
     let mut from = None;
     for (key, count) in run {
-        if list.last().is_none_or(|last| last.key < key) {
+        if list.last().is_none_or(|last| last.0 < key) {
             make_room(list);
-            list.push(SlotCount { key, count });
+            list.push((key, count));
             continue;
         }
         // The place of the run's first key is looked for from the end, that of the others from the one before.
         let at = match from {
-            Some(from) => from + list[from..].partition_point(|e| e.key < key),
-            None => place_from_end(list, |e| e.key < key),
+            Some(from) => from + list[from..].partition_point(|e| e.0 < key),
+            None => place_from_end(list, |e| e.0 < key),
         };
         match list.get_mut(at) {
-            Some(same) if same.key == key => same.count += count,
+            Some(same) if same.0 == key => same.1 += count,
             _ => {
                 make_room(list);
-                list.insert(at, SlotCount { key, count });
+                list.insert(at, (key, count));
             }
         }
         from = Some(at);
@@ -108,7 +112,7 @@ mod tests {
                     *map.entry(*key).or_insert(0) += count;
                 }
                 add_run(&mut list, run.into_iter());
-                assert!(list.iter().map(|e| (e.key, e.count)).eq(map.iter().map(|(k, n)| (*k, *n))), "seed {seed}");
+                assert!(list.iter().copied().eq(map.iter().map(|(k, n)| (*k, *n))), "seed {seed}");
             }
         }
     }

@@ -9,13 +9,13 @@ use larum_aggregate::time::{PANE_S, WINDOWS, Window};
 use serde::{Deserialize, Serialize};
 
 use crate::packed::{Packed, PaneCount};
-use crate::slots::{Slot, SlotCount, add_run};
+use crate::slots::{Slot, add_run, add_up};
 
 /// Pane widths, seconds.
 const WIDTHS_S: [u32; 3] = [PANE_S, 60, 600];
 
 /// Counts of one width, by (pane, slot).
-type Panes = Vec<SlotCount<(u32, Slot)>>;
+type Panes = Vec<PaneCount>;
 
 /// The panes of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ struct Coarse {
 impl Coarse {
     /// Takes in counts of any order and packs everything.
     fn take_in(&mut self, mut counts: Vec<PaneCount>) {
-        counts.extend(std::mem::take(&mut self.late).into_iter().map(|late| (late.key, late.count)));
+        counts.append(&mut self.late);
         if counts.is_empty() {
             return;
         }
@@ -53,12 +53,7 @@ impl Coarse {
             self.packed.visit(0, |pane, slot, count| counts.push(((pane, slot), count)));
             self.packed = Packed::default();
         }
-        counts.sort_unstable_by_key(|count| count.0);
-        counts.dedup_by(|next, kept| {
-            let same = next.0 == kept.0;
-            kept.1 += if same { next.1 } else { 0 };
-            same
-        });
+        add_up(&mut counts);
         self.packed.append(&counts);
     }
 
@@ -81,7 +76,7 @@ impl Coarse {
     /// Shows the counts from pane `first` on.
     fn visit(&self, first: u32, mut visit: impl FnMut(Slot, u64)) {
         self.packed.visit(first, |_, slot, count| visit(slot, count));
-        self.late.iter().filter(|late| late.key.0 >= first).for_each(|late| visit(late.key.1, late.count));
+        self.late.iter().filter(|late| late.0.0 >= first).for_each(|late| visit(late.0.1, late.1));
     }
 }
 
@@ -117,8 +112,8 @@ impl Tiers {
             return;
         }
         self.edges = edges;
-        let aged = self.fine.partition_point(|p| p.key.0 < edges.fine_s / PANE_S);
-        let aged = self.fine.drain(..aged).map(|p| ((p.key.0 / 6, p.key.1), p.count)).collect();
+        let aged = self.fine.partition_point(|p| p.0.0 < edges.fine_s / PANE_S);
+        let aged = self.fine.drain(..aged).map(|((pane, slot), count)| ((pane / 6, slot), count)).collect();
         self.minutes.take_in(aged);
         let aged = self.minutes.take_before(edges.minutes_s / 60).into_iter();
         let aged = aged.filter(|((minute, _), _)| minute * 60 >= oldest[2]);
@@ -139,9 +134,9 @@ impl Tiers {
         let start_s = window.start_s(end_s);
         self.tens.visit(start_s.div_ceil(600), &mut visit);
         self.minutes.visit(start_s.div_ceil(60), &mut visit);
-        let first = self.fine.partition_point(|p| p.key.0 < start_s.div_ceil(PANE_S));
-        for pane in self.fine[first..].iter().take_while(|p| p.key.0 <= end_s / PANE_S) {
-            visit(pane.key.1, pane.count);
+        let first = self.fine.partition_point(|p| p.0.0 < start_s.div_ceil(PANE_S));
+        for ((_, slot), count) in self.fine[first..].iter().take_while(|p| p.0.0 <= end_s / PANE_S) {
+            visit(*slot, *count);
         }
     }
 }

@@ -410,7 +410,7 @@ impl Rig {
             same("conserved", view.is_conserved(), true)?;
         }
         same("totals", self.comparable(totals), self.comparable(&want))?;
-        let histograms = view.keys().flat_map(|k| k.histograms().into_iter().map(|h| h.1));
+        let histograms = view.keys().flat_map(|k| k.histograms(|_| true).into_iter().map(|h| h.1));
         let (mut count, mut sum_ns) = (0, 0);
         for histogram in histograms {
             count += histogram.buckets.iter().map(|b| b.1).sum::<u64>();
