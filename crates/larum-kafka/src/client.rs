@@ -129,7 +129,8 @@ impl ClientSettings {
             .set("fetch.queue.backoff.ms", "1")
             // Larger fetches fall out of the cache.
             .set("fetch.message.max.bytes", "524288")
-            .set("queued.min.messages", "100000")
+            // What waits is still in the cache when its turn comes; enough for 1 M records/s from 10 ms away.
+            .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", queue_kbytes.to_string());
         config
     }

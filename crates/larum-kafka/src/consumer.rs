@@ -18,7 +18,7 @@ use crate::native::BatchQueue;
 use crate::watch::PartitionEnds;
 
 /// Most messages in a batch.
-const BATCH_MAX: usize = 1024;
+const BATCH_MAX: usize = 128;
 
 /// What came of a partition. `slot` is the caller's number for it.
 #[derive(Debug, PartialEq, Eq)]

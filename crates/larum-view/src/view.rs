@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use foldhash::fast::FixedState;
 use larum_aggregate::time::{LONGEST_WINDOW_S, SECOND_NS, Window, second_of};
 use larum_aggregate::{
-    Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, SourceCut,
+    Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, Row, SourceCut,
     SourceDef, SourceId, Tally,
 };
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,15 @@ pub struct View {
     next_ids: (u32, u32),
     /// Ranges that did not join on to the one before: always 0, counted in production.
     pub tiling_violations: u64,
+}
+
+/// Rows of one key in one group.
+struct Stretch<'g> {
+    key: KeyId,
+    /// The tick that it is applied with.
+    tick: u32,
+    group: &'g Group,
+    rows: &'g [Row],
 }
 
 /// Each tick looks after one in so many keys: panes are merged and dropped within so many ticks.
@@ -180,15 +189,12 @@ impl View {
         let first = source.tick.map_or(0, |tick| tick + 1);
         source.tick = Some(target);
         let oldest = oldest_s(target.saturating_sub(source.def.delay_s));
-        for (tick, pending) in due {
-            for group in &pending.groups {
-                self.apply_group(group, tick, &oldest);
-            }
-            for (part, mark) in pending.marks {
-                if let Some(partition) = self.partitions.get_mut(&part) {
-                    partition.visible_next = mark.end;
-                    partition.tally.add(&mark.tally);
-                }
+        let groups = due.iter().flat_map(|(tick, pending)| pending.groups.iter().map(|group| (*tick, group)));
+        self.apply_groups(groups, &oldest);
+        for (part, mark) in due.into_values().flat_map(|pending| pending.marks) {
+            if let Some(partition) = self.partitions.get_mut(&part) {
+                partition.visible_next = mark.end;
+                partition.tally.add(&mark.tally);
             }
         }
         for (key, view) in &mut self.keys {
@@ -200,18 +206,28 @@ impl View {
         }
     }
 
-    fn apply_group(&mut self, group: &Group, tick: u32, oldest: &[u32; 3]) {
-        for rows in group.rows.chunk_by(|a, b| a.key == b.key) {
-            let Some(key) = self.keys.get_mut(&rows[0].key) else {
-                debug_assert!(false, "row of unknown key {:?}", rows[0].key);
+    /// Counts groups, in order of ticks, key by key: a key's state is far away in memory, and is fetched once for all.
+    fn apply_groups<'g>(&mut self, groups: impl Iterator<Item = (u32, &'g Group)>, oldest: &[u32; 3]) {
+        let mut stretches: Vec<Stretch<'g>> = Vec::new();
+        for (tick, group) in groups {
+            let of_keys = group.rows.chunk_by(|a, b| a.key == b.key);
+            stretches.extend(of_keys.map(|rows| Stretch { key: rows[0].key, tick, group, rows }));
+        }
+        // Stable: ticks stay in order.
+        stretches.sort_by_key(|stretch| stretch.key);
+        for of_key in stretches.chunk_by(|a, b| a.key == b.key) {
+            let Some(key) = self.keys.get_mut(&of_key[0].key) else {
+                debug_assert!(false, "row of unknown key {:?}", of_key[0].key);
                 continue;
             };
-            key.touched_s = key.touched_s.max(tick);
-            if group.totals {
-                key.add_totals(rows);
-            }
-            if let Some(pane) = group.pane {
-                key.add_pane(pane, rows, oldest);
+            for Stretch { tick, group, rows, .. } in of_key {
+                key.touched_s = key.touched_s.max(*tick);
+                if group.totals {
+                    key.add_totals(rows);
+                }
+                if let Some(pane) = group.pane {
+                    key.add_pane(pane, rows, oldest);
+                }
             }
         }
     }
