@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use larum_aggregate::{Cover, PartitionId, PartitionStart, SourceId};
+use larum_aggregate::{PartitionId, PartitionStart, SourceId};
 use larum_event::Limits;
 use larum_fold::{Budgets, PartitionState, Registry, SourcePolicy, Worker};
 use larum_load::{Generator, Profile};
@@ -50,16 +50,7 @@ pub fn registry() -> Arc<Registry> {
 /// A worker with one partition of its own, in slot 0.
 pub fn worker(registry: &Arc<Registry>) -> Worker {
     let mut worker = Worker::new(registry.clone(), Limits::default(), 1);
-    let start = PartitionStart {
-        id: PartitionId(0),
-        source: SourceId(0),
-        topic: "t".into(),
-        topic_id: None,
-        partition: 0,
-        start: 0,
-        origin: 0,
-        cover: Cover::Birth,
-    };
+    let start = PartitionStart::from_birth(PartitionId(0), SourceId(0), "t", 0);
     worker.add(PartitionState::new(start), SourcePolicy::default());
     worker
 }

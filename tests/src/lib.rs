@@ -1,5 +1,6 @@
 //! Shared harness of the whole-system tests: real services, child processes.
 
+pub mod audit;
 pub mod kafka;
 pub mod process;
 pub mod prometheus;

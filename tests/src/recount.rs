@@ -32,13 +32,23 @@ pub struct Ev {
     pub latency_ns: Option<u64>,
     /// How many it stands for.
     pub count: u64,
+    /// Its audit queue; empty for other kinds, like all that follows.
+    pub queue: String,
+    /// Who put it in.
+    pub producer: Option<String>,
+    /// The producer's epoch.
+    pub epoch: u64,
+    /// Its number there.
+    pub seq: Option<u64>,
+    /// When it was put in, Unix ns.
+    pub enqueued_ns: Option<i64>,
 }
 
 /// What stands at an offset.
 #[derive(Clone, Debug)]
 pub enum Body {
     /// An event.
-    Event(Ev),
+    Event(Box<Ev>),
     /// Refused, for this reason.
     Bad(String),
     /// A null value.
@@ -109,13 +119,14 @@ pub fn random(rng: &mut Rng, now_ns: i64, minted: bool) -> Rec {
         true => format!("minted-{}", rng.u32(..1000)),
         false => TENANTS[rng.usize(..5)].to_string(),
     };
+    let numbers = (now_ns / S - 1_773_480_000).max(0) as u64 / 2;
     let event = Ev {
         time_ns: now_ns - behind_ms * 1_000_000,
         op: match kind {
             "token" => ["issue", "refresh", "other"][rng.usize(..3)],
             "permission" => ["escalate", "check", "assign"][rng.usize(..3)],
             "change" => ["deploy", "rollback", "other"][rng.usize(..3)],
-            "audit" => "deliver",
+            "audit" => ["deliver", "deliver", "enqueue"][rng.usize(..3)],
             _ => "other",
         }
         .to_string(),
@@ -130,16 +141,36 @@ pub fn random(rng: &mut Rng, now_ns: i64, minted: bool) -> Rec {
         reason: REASONS[rng.usize(..4)].to_string(),
         latency_ns: rng.bool().then(|| rng.u64(..3_000_000_000)),
         count: if rng.u8(..) < 10 { rng.u64(2..50) } else { 1 },
+        queue: if kind == "audit" { ["q", "r"][rng.usize(..2)].to_string() } else { String::new() },
+        producer: [None, Some("a"), Some("b")][rng.usize(..3)].map(String::from),
+        epoch: if rng.u8(..) < 10 { rng.u64(1..3) } else { 0 },
+        // A number every other second, some twice, some never, some a minute or two after their time.
+        seq: (rng.u8(..) > 20).then(|| match rng.u8(..5) {
+            0 => numbers.saturating_sub(rng.u64(25..60)),
+            _ => numbers + rng.u64(..7),
+        }),
+        enqueued_ns: rng.bool().then(|| now_ns - behind_ms * 1_000_000 - rng.i64(-500..5_000) * 1_000_000),
     };
     let bytes = json(&event).into_bytes();
-    Rec { append_ns: now_ns, body: Body::Event(event), bytes }
+    Rec { append_ns: now_ns, body: Body::Event(Box::new(event)), bytes }
 }
 
 fn json(e: &Ev) -> String {
     let mut text = format!(r#"{{"time":{},"kind":"{}","op":"{}","#, e.time_ns, e.kind, e.op);
     match e.kind.as_str() {
         "change" => text += r#""change":{"id":"c1"},"#,
-        "audit" => text += r#""queue":"q","#,
+        "audit" => {
+            text += &format!(r#""queue":"{}","epoch":{},"#, e.queue, e.epoch);
+            if let Some(producer) = &e.producer {
+                text += &format!(r#""producer":"{producer}","#);
+            }
+            if let Some(seq) = e.seq {
+                text += &format!(r#""seq":{seq},"#);
+            }
+            if let Some(ns) = e.enqueued_ns {
+                text += &format!(r#""enqueued_time":{ns},"#);
+            }
+        }
         _ => {}
     }
     if let Some(service) = &e.service {
@@ -161,6 +192,20 @@ fn json(e: &Ev) -> String {
 }
 
 impl Partition {
+    /// Events of audit queues from the origin on, with their ticks and append times.
+    pub fn audit(&self) -> Vec<(i64, i64, Ev)> {
+        let mut events = Vec::new();
+        for (offset, judged) in self.judge().into_iter().filter(|j| j.0 >= self.origin) {
+            let rec = self.at(offset);
+            if let Body::Event(event) = &rec.body
+                && event.kind == "audit"
+            {
+                events.push((judged.tick, rec.append_ns, Ev::clone(event)));
+            }
+        }
+        events
+    }
+
     /// Offset after its last record.
     pub fn end(&self) -> i64 {
         self.records.len() as i64
@@ -244,7 +289,20 @@ impl Partition {
         let mut sums = (0, 0);
         for offset in self.origin..next {
             let Body::Event(e) = &self.at(offset).body else { continue };
-            if let (Some(_), Some(ns)) = (labels(e).filter(|_| e.kind != "change"), e.latency_ns) {
+            if labels(e).is_none() {
+                continue;
+            }
+            let ns = match e.kind.as_str() {
+                "change" => None,
+                // Out of the queue, since it was put in; without that time, since it happened.
+                "audit" => {
+                    let append_ns = self.at(offset).append_ns;
+                    let (from, to) = e.enqueued_ns.map_or((e.time_ns, append_ns), |at| (at, e.time_ns));
+                    Some((to - from).max(0) as u64)
+                }
+                _ => e.latency_ns,
+            };
+            if let Some(ns) = ns {
                 sums.0 += e.count;
                 sums.1 += u128::from(ns) * u128::from(e.count);
             }
@@ -254,7 +312,7 @@ impl Partition {
 }
 
 /// What an event is counted by: tenant, region, op (or `login`), outcome, reason. Permissions: the service with op and
-/// hop in place of op, no reason. Changes: no tenant, and neither outcome nor reason.
+/// hop in place of op, no reason. Changes and delivered audit records: no tenant, and neither outcome nor reason.
 pub fn labels(e: &Ev) -> Option<Vec<String>> {
     let region = e.region.as_deref().unwrap_or("unknown");
     let service = e.service.as_deref().unwrap_or("unknown");
@@ -267,6 +325,7 @@ pub fn labels(e: &Ev) -> Option<Vec<String>> {
             [&e.tenant, region, &op, &e.outcome, ""].map(String::from)
         }
         "change" => ["", region, &format!("change {service} {}", e.op), "", ""].map(String::from),
+        "audit" if e.op == "deliver" => ["", region, &format!("audit {}", e.queue), "", ""].map(String::from),
         _ => return None,
     };
     Some(texts.to_vec())

@@ -75,9 +75,13 @@ fn a_lost_dead_letter_is_caught() {
 /// Invariant 6, second half: a log read from behind gives the same ticks whatever the workers, batches and restarts.
 #[test]
 fn a_log_read_from_behind_gives_the_same_ticks() {
+    let mut audited: larum_tests::audit::Shown = Default::default();
     for seed in 0..60 {
         let mut rig = Rig::new(seed, None);
         rig.fill(400);
         rig.read_from_behind().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        audited.iter_mut().zip(rig.audited).for_each(|(sum, shown)| *sum += shown);
     }
+    println!("audit queues showed {audited:?}");
+    assert!(audited.iter().all(|sum| *sum > 0), "something about audit queues was never met: {audited:?}");
 }

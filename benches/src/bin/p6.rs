@@ -1,7 +1,7 @@
 //! P6: resident bytes per live (tenant, region) key at steady state: the reference load's 10,000 tenants and 12 regions,
 //! 20,000 events/s of event time for two hours, through fold, Delta and view with all windows, in memory.
 
-use larum_aggregate::{Delta, NameId, SourceCut, SourceDef, SourceId, seal};
+use larum_aggregate::{Delta, Graces, NameId, SourceCut, SourceDef, SourceId, seal};
 use larum_benches::{reference_profile, registry, worker};
 use larum_fold::{DeadLetters, Record};
 use larum_load::Generator;
@@ -25,7 +25,7 @@ fn resident_bytes() -> anyhow::Result<usize> {
 
 /// Live (tenant, region) keys; what permissions and changes keep beside them is charged to them.
 fn tenant_keys(view: &View) -> usize {
-    view.keys().filter(|key| key.def.service == NameId::NONE).count().max(1)
+    view.keys().filter(|key| key.def.component == NameId::NONE).count().max(1)
 }
 
 fn main() -> anyhow::Result<()> {
@@ -41,7 +41,8 @@ fn main() -> anyhow::Result<()> {
     let mut worker = worker(&registry());
     let start = worker.state(0).start.clone();
     let mut view = View::default();
-    let def = SourceDef { id: SOURCE, name: "s".into(), delay_s: 0, topics: vec!["t".into()] };
+    let def =
+        SourceDef { id: SOURCE, name: "s".into(), delay_s: 0, topics: vec!["t".into()], grace: Graces::default() };
     view.apply(Delta { new_sources: vec![def], new_partitions: vec![start], ..Delta::default() });
     let (mut offset, mut spare) = (0, Vec::new());
     for second in 1..=seconds {

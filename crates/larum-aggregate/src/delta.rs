@@ -1,8 +1,11 @@
 //! The Delta, the durable unit, and its versioned wire form.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::Bucket;
+use crate::sequence::SequenceGroup;
 
 /// A source, by its place in the configuration of the first start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +38,27 @@ pub enum NameKind {
     Region,
     /// Who emitted it; comes from the platform.
     Service,
+    /// An audit queue; comes from the platform.
+    Queue,
+    /// Who puts records into an audit queue; comes from the platform.
+    Producer,
+}
+
+impl NameKind {
+    /// Every kind.
+    pub const ALL: [NameKind; 5] =
+        [NameKind::Tenant, NameKind::Region, NameKind::Service, NameKind::Queue, NameKind::Producer];
+
+    /// Its name in labels and messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            NameKind::Tenant => "tenant",
+            NameKind::Region => "region",
+            NameKind::Service => "service",
+            NameKind::Queue => "queue",
+            NameKind::Producer => "producer",
+        }
+    }
 }
 
 /// An admitted name, as it is shown.
@@ -48,8 +72,8 @@ pub struct NameDef {
     pub text: String,
 }
 
-/// An admitted key: (tenant, region) for logins and tokens, with the service for permissions, (region, service) for
-/// changes, which belong to no tenant.
+/// An admitted key: (tenant, region) for logins and tokens, with the service for permissions; (region, service) for
+/// changes and (region, queue) for audit records, which belong to no tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KeyDef {
     /// Its id.
@@ -60,21 +84,21 @@ pub struct KeyDef {
     pub tenant: NameId,
     /// The region.
     pub region: NameId,
-    /// The service, or [`NameId::NONE`].
-    pub service: NameId,
+    /// The service or the audit queue, or [`NameId::NONE`].
+    pub component: NameId,
 }
 
 impl KeyDef {
-    /// Whether the key takes a slot of the budget. Those that tell apart neither tenants nor services do not: there are
+    /// Whether the key takes a slot of the budget. Those that tell apart neither tenants nor components do not: there are
     /// no more of them than regions.
     pub fn is_budgeted(&self) -> bool {
         let tells_apart = |name| name != NameId::OTHER && name != NameId::NONE;
-        tells_apart(self.tenant) || tells_apart(self.service)
+        tells_apart(self.tenant) || tells_apart(self.component)
     }
 
     /// The names that the key shows.
     pub fn names(&self) -> impl Iterator<Item = NameId> + use<> {
-        [self.tenant, self.region, self.service].into_iter().filter(|name| *name != NameId::NONE)
+        [self.tenant, self.region, self.component].into_iter().filter(|name| *name != NameId::NONE)
     }
 }
 
@@ -89,6 +113,30 @@ pub struct SourceDef {
     pub delay_s: u32,
     /// The topics that it is read from; what is known of others is kept, and waited for no more.
     pub topics: Vec<String>,
+    /// How long a number may be missing from an audit queue's sequence before its record is missing.
+    pub grace: Graces,
+}
+
+/// Graces of audit queues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Graces {
+    /// Of queues that are not named, seconds.
+    pub default_s: u32,
+    /// Of named ones, seconds.
+    pub by_queue: BTreeMap<String, u32>,
+}
+
+impl Default for Graces {
+    fn default() -> Self {
+        Graces { default_s: 60, by_queue: BTreeMap::new() }
+    }
+}
+
+impl Graces {
+    /// The grace of a queue, seconds.
+    pub fn of(&self, queue: &str) -> u32 {
+        self.by_queue.get(queue).copied().unwrap_or(self.default_s)
+    }
 }
 
 /// From when on a partition's records are known to be complete.
@@ -123,6 +171,14 @@ pub struct PartitionStart {
     pub origin: i64,
     /// From when on it is complete.
     pub cover: Cover,
+}
+
+impl PartitionStart {
+    /// A partition of a log that is read and counted from its very beginning.
+    pub fn from_birth(id: PartitionId, source: SourceId, topic: &str, partition: i32) -> Self {
+        let cover = Cover::Birth;
+        PartitionStart { id, source, topic: topic.to_string(), topic_id: None, partition, start: 0, origin: 0, cover }
+    }
 }
 
 /// Numbers of records and events of a stretch of a partition. Records: all but the last four; events: these.
@@ -311,6 +367,8 @@ pub struct Delta {
     pub sources: Vec<SourceCut>,
     /// The aggregates.
     pub groups: Vec<Group>,
+    /// Sequence numbers of audit records.
+    pub sequences: Vec<SequenceGroup>,
     /// Refused records to be sent to the dead-letter topic.
     pub dead_letters: Vec<DeadLetter>,
     /// Dead letters that the broker has acknowledged.
@@ -388,6 +446,7 @@ pub fn decode_versioned<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, De
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sequence::{SeqMark, SeqRange, SequenceId, SequenceRow};
 
     fn sample() -> Delta {
         Delta {
@@ -408,6 +467,15 @@ mod tests {
                 pane: Some(0),
                 totals: true,
                 rows: vec![Row { key: KeyId(1), code: 2, bucket: 3, count: 4, sum_ns: u128::MAX }],
+            }],
+            sequences: vec![SequenceGroup {
+                source: SourceId(0),
+                tick: 3,
+                rows: vec![SequenceRow {
+                    delivered: vec![SeqRange { first: 4, last: 6, first_ns: 8 }],
+                    enqueued: Some((SeqMark { seq: 8, ns: -2 }, SeqMark { seq: 9, ns: -1 })),
+                    ..SequenceRow::new(SequenceId { queue: NameId(1), producer: NameId(2), epoch: 7 })
+                }],
             }],
             dead_letters: vec![DeadLetter {
                 partition: PartitionId(0),

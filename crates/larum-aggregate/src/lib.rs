@@ -5,15 +5,17 @@
 //! event looks like, where it came from, or what time it is.
 //!
 //! Reading order: [`time`] (panes, ticks, windows), [`histogram`] (the one bucket layout), [`entry`] (what the fold
-//! writes and how it becomes rows), [`delta`] (the durable unit and its wire form).
+//! writes and how it becomes rows), [`sequence`] (the same for audit sequence numbers), [`delta`] (the durable unit and its wire form).
 
 pub mod delta;
 pub mod entry;
 pub mod histogram;
+pub mod sequence;
 pub mod time;
 
 pub use delta::{
-    Cover, DeadLetter, Delta, DeltaError, Group, KeyDef, KeyId, Mark, NameDef, NameId, NameKind, PartCut, PartitionId,
-    PartitionStart, Row, SourceCut, SourceDef, SourceId, Tally,
+    Cover, DeadLetter, Delta, DeltaError, Graces, Group, KeyDef, KeyId, Mark, NameDef, NameId, NameKind, PartCut,
+    PartitionId, PartitionStart, Row, SourceCut, SourceDef, SourceId, Tally,
 };
 pub use entry::{Entry, seal};
+pub use sequence::{Numbered, SeqMark, SeqRange, SequenceGroup, SequenceId, SequenceRow, seal_sequences};

@@ -19,6 +19,8 @@ const CHANGE_OPS: u16 = Op::listed(Kind::Change).len() as u16;
 const TOKENS: u16 = LOGIN_CODES;
 const PERMISSIONS: u16 = TOKENS + TOKEN_OPS * LOGIN_CODES;
 const CHANGES: u16 = PERMISSIONS + PERMISSION_PLACES * OUTCOMES;
+/// Delivered audit records, one code.
+const DELIVERED: u16 = CHANGES + CHANGE_OPS;
 
 /// Family, op, outcome and reason of a counted event, as one number below [`Code::COUNT`].
 ///
@@ -29,13 +31,13 @@ pub struct Code(pub u16);
 /// What a [`Code`] stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CodeParts {
-    /// `Login`, `Token`, `Permission` or `Change`.
+    /// What sort of thing happened.
     pub kind: Kind,
     /// `Other` for logins, whose op is not counted apart.
     pub op: Op,
-    /// How it ended; `Success` for changes, which do not say.
+    /// How it ended; `Success` for changes and audit records, which do not say.
     pub outcome: Outcome,
-    /// Why; `None` for permissions and changes, whose reasons are not counted apart.
+    /// Why; `None` but for logins and tokens, whose reasons alone are counted apart.
     pub reason: Reason,
     /// Place in an escalation chain, where said.
     pub hop: Option<Hop>,
@@ -43,9 +45,9 @@ pub struct CodeParts {
 
 impl Code {
     /// How many codes there are.
-    pub const COUNT: u16 = CHANGES + CHANGE_OPS;
+    pub const COUNT: u16 = DELIVERED + 1;
 
-    /// The code of an event; `None` for audit events.
+    /// The code of an event; `None` for a producer's word that it put something into an audit queue.
     #[inline]
     pub fn of(event: &AuthEvent<'_>) -> Option<Code> {
         let outcome = event.outcome().map(|outcome| outcome as u16);
@@ -62,7 +64,7 @@ impl Code {
                 Some(Code(PERMISSIONS + place * OUTCOMES + outcome?))
             }
             Kind::Change => Some(Code(CHANGES + index_of(Kind::Change, event.op()))),
-            Kind::Audit => None,
+            Kind::Audit => (event.op() == Op::Deliver).then_some(Code(DELIVERED)),
         }
     }
 
@@ -91,14 +93,17 @@ impl Code {
                 let outcome = Outcome::ALL[((code - PERMISSIONS) % OUTCOMES) as usize];
                 CodeParts { kind: Kind::Permission, op, outcome, hop, ..none }
             }
-            _ => CodeParts { kind: Kind::Change, op: Op::listed(Kind::Change)[(code - CHANGES) as usize], ..none },
+            CHANGES..DELIVERED => {
+                CodeParts { kind: Kind::Change, op: Op::listed(Kind::Change)[(code - CHANGES) as usize], ..none }
+            }
+            _ => CodeParts { kind: Kind::Audit, op: Op::Deliver, ..none },
         }
     }
 
     /// Whether the code's events are measured; changes are not.
     #[inline]
     pub fn is_measured(self) -> bool {
-        self.0 % Self::COUNT < CHANGES
+        !(CHANGES..DELIVERED).contains(&(self.0 % Self::COUNT))
     }
 
     /// The latency histogram that the code's events are measured in; changes are in none.
@@ -109,7 +114,8 @@ impl Code {
             0..TOKENS => Some(Histogram(code / REASONS)),
             TOKENS..PERMISSIONS => Some(Histogram(OUTCOMES + (code - TOKENS) / LOGIN_CODES)),
             PERMISSIONS..CHANGES => Some(Histogram(OUTCOMES + TOKEN_OPS + code - PERMISSIONS)),
-            _ => None,
+            CHANGES..DELIVERED => None,
+            _ => Some(Histogram(DELIVERY)),
         }
     }
 }
@@ -120,7 +126,10 @@ fn index_of(kind: Kind, op: Op) -> u16 {
     Op::listed(kind).iter().position(|listed| *listed == op).unwrap_or(0) as u16
 }
 
-/// A latency histogram of a key: logins by outcome, tokens by op, permissions by op, hop and outcome.
+/// The delivery delay of audit records, after the histograms of the other families.
+const DELIVERY: u16 = OUTCOMES + TOKEN_OPS + PERMISSION_PLACES * OUTCOMES;
+
+/// A latency histogram of a key: logins by outcome, tokens by op, permissions by op, hop and outcome, audit records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Histogram(pub u16);
 
@@ -133,11 +142,13 @@ pub enum Measured {
     Token(Op),
     /// Permissions of this op that ended so, in this place of an escalation chain.
     Permission(Op, Outcome, Option<Hop>),
+    /// Audit records, from being put into their queue to coming out of it.
+    Delivery,
 }
 
 impl Histogram {
     /// How many histograms a key can have.
-    pub const COUNT: u16 = OUTCOMES + TOKEN_OPS + PERMISSION_PLACES * OUTCOMES;
+    pub const COUNT: u16 = DELIVERY + 1;
 
     /// What it measures.
     pub fn measured(self) -> Measured {
@@ -147,6 +158,9 @@ impl Histogram {
         }
         if id < OUTCOMES + TOKEN_OPS {
             return Measured::Token(Op::listed(Kind::Token)[(id - OUTCOMES) as usize]);
+        }
+        if id == DELIVERY {
+            return Measured::Delivery;
         }
         let CodeParts { op, outcome, hop, .. } = Code(id - OUTCOMES - TOKEN_OPS + PERMISSIONS).parts();
         Measured::Permission(op, outcome, hop)
@@ -179,7 +193,8 @@ mod tests {
                 Kind::Login => Some(Measured::Login(parts.outcome)),
                 Kind::Token => Some(Measured::Token(parts.op)),
                 Kind::Permission => Some(Measured::Permission(parts.op, parts.outcome, parts.hop)),
-                _ => None,
+                Kind::Audit => Some(Measured::Delivery),
+                Kind::Change => None,
             };
             assert_eq!(code.histogram().map(Histogram::measured), expected);
         }

@@ -91,7 +91,31 @@ pub struct Wanted<'e> {
     pub source: SourceId,
     pub tenant: Option<&'e str>,
     pub region: Option<&'e str>,
-    pub service: Option<Option<&'e str>>,
+    /// A service or a queue.
+    pub component: Option<(NameKind, Option<&'e str>)>,
+}
+
+/// The same as places in the tables of names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Places {
+    source: SourceId,
+    /// [`ABSENT`] where the key has none.
+    tenant: u32,
+    region: u32,
+    component: Option<(NameKind, u32)>,
+}
+
+impl Places {
+    /// The next broader key, for when this one is refused: without its tenant, then without its component. That is never
+    /// refused.
+    fn broader(self) -> Places {
+        match self.component {
+            Some((kind, _)) if self.tenant == OTHER || self.tenant == ABSENT => {
+                Places { component: Some((kind, OTHER)), ..self }
+            }
+            _ => Places { tenant: OTHER, ..self },
+        }
+    }
 }
 
 /// What the open Delta relies on and no earlier Delta of this worker said.
@@ -104,12 +128,11 @@ pub struct Relied {
 /// Labels to key, for one worker.
 pub struct Interner {
     hasher: SeedableRandomState,
-    tenants: Names,
-    regions: Names,
-    services: Names,
-    /// Keys with a service: by source and places of tenant, region and service.
-    with_service: HashMap<(SourceId, u32, u32, u32), KeyId, FixedState>,
-    /// Per source: keys by tenant place and region place.
+    /// By kind.
+    names: [Names; NameKind::ALL.len()],
+    /// Keys with a component.
+    with_component: HashMap<Places, KeyId, FixedState>,
+    /// The others: per source, by tenant place and region place.
     slots: Vec<Vec<u32>>,
     /// Slots per tenant, a power of two.
     stride: usize,
@@ -123,10 +146,8 @@ impl Interner {
     pub fn new(hash_key: (u64, u64), sources: usize) -> Self {
         Interner {
             hasher: SeedableRandomState::with_seed(hash_key.0 ^ hash_key.1, SharedSeed::global_fixed()),
-            tenants: Names::new(NameKind::Tenant),
-            regions: Names::new(NameKind::Region),
-            services: Names::new(NameKind::Service),
-            with_service: HashMap::default(),
+            names: NameKind::ALL.map(Names::new),
+            with_component: HashMap::default(),
             slots: vec![Vec::new(); sources],
             stride: STRIDE_MIN,
             relied: Relied::default(),
@@ -135,111 +156,82 @@ impl Interner {
 
     /// Forgets every look-up, so that slots can be freed. What the open Delta relies on stays.
     pub fn forget(&mut self) {
-        self.tenants.clear();
-        self.regions.clear();
-        self.services.clear();
-        self.with_service.clear();
+        self.names.iter_mut().for_each(Names::clear);
+        self.with_component.clear();
         self.slots.iter_mut().for_each(Vec::clear);
         self.stride = STRIDE_MIN;
+    }
+
+    /// The name of a kind; one without a slot is [`NameId::OTHER`].
+    pub fn name(&mut self, kind: NameKind, raw: Option<&str>, asked: Asked<'_>) -> NameId {
+        let at = self.place(kind, raw, asked);
+        self.names[kind as usize].defs[at as usize].as_ref().map_or(NameId::OTHER, |def| def.id)
+    }
+
+    #[inline]
+    fn place(&mut self, kind: NameKind, raw: Option<&str>, asked: Asked<'_>) -> u32 {
+        let hash = raw.map_or(0, |raw| {
+            let mut hasher = self.hasher.build_hasher();
+            hasher.write(raw.as_bytes());
+            hasher.finish()
+        });
+        self.names[kind as usize].place(hash, raw, asked, &mut self.relied.names)
     }
 
     /// The key of an event; names without a slot count under `__other__`.
     #[inline]
     pub fn key(&mut self, wanted: Wanted<'_>, asked: Asked<'_>) -> KeyId {
-        let (source, relied) = (wanted.source, &mut self.relied.names);
-        let hash = |raw: &str| {
-            let mut hasher = self.hasher.build_hasher();
-            hasher.write(raw.as_bytes());
-            hasher.finish()
-        };
-        let tenant_at = match wanted.tenant {
-            Some(tenant) => self.tenants.place(hash(tenant), Some(tenant), asked, relied),
-            None => ABSENT,
-        };
-        let region_at = self.regions.place(wanted.region.map_or(0, hash), wanted.region, asked, relied);
-        if let Some(service) = wanted.service {
-            let service_at = self.services.place(service.map_or(0, hash), service, asked, relied);
-            let known = self.with_service.get(&(source, tenant_at, region_at, service_at));
-            return known
-                .copied()
-                .unwrap_or_else(|| self.resolve_with_service(source, tenant_at, region_at, service_at, asked));
-        }
-        let slot = tenant_at as usize * self.stride + region_at as usize;
-        if (region_at as usize) < self.stride
-            && let Some(key) = self.slots[usize::from(source.0)].get(slot)
-            && *key != UNRESOLVED
-        {
-            return KeyId(*key);
-        }
-        self.resolve(source, tenant_at, region_at, asked)
+        let tenant = wanted.tenant.map_or(ABSENT, |tenant| self.place(NameKind::Tenant, Some(tenant), asked));
+        let region = self.place(NameKind::Region, wanted.region, asked);
+        let component = wanted.component.map(|(kind, raw)| (kind, self.place(kind, raw, asked)));
+        let places = Places { source: wanted.source, tenant, region, component };
+        self.known(places).unwrap_or_else(|| self.resolve(places, asked))
     }
 
-    #[cold]
-    fn resolve_with_service(
-        &mut self,
-        source: SourceId,
-        tenant_at: u32,
-        region_at: u32,
-        service_at: u32,
-        asked: Asked<'_>,
-    ) -> KeyId {
-        let name = |names: &Names, at: u32| names.defs.get(at as usize).cloned().flatten();
-        let (tenant, service) = (name(&self.tenants, tenant_at), name(&self.services, service_at));
-        let Some(region) = name(&self.regions, region_at) else {
-            unreachable!("places are handed out only with their definition");
-        };
-        match asked.registry.key(source, tenant.as_ref(), &region, service.as_ref(), asked.success) {
-            Some(def) => {
-                self.relied.keys.push(def);
-                self.with_service.insert((source, tenant_at, region_at, service_at), def.id);
-                def.id
-            }
-            // Refused: counts without its tenant, then without its service; that is never refused.
-            None => {
-                let (tenant_at, service_at) = match tenant_at {
-                    OTHER | ABSENT => (tenant_at, OTHER),
-                    _ => (OTHER, service_at),
-                };
-                match self.with_service.get(&(source, tenant_at, region_at, service_at)) {
-                    Some(key) => *key,
-                    None => self.resolve_with_service(source, tenant_at, region_at, service_at, asked),
-                }
-            }
+    #[inline]
+    fn known(&self, places: Places) -> Option<KeyId> {
+        if places.component.is_some() {
+            return self.with_component.get(&places).copied();
         }
+        let slot = places.tenant as usize * self.stride + places.region as usize;
+        let key = self.slots[usize::from(places.source.0)].get(slot)?;
+        ((places.region as usize) < self.stride && *key != UNRESOLVED).then_some(KeyId(*key))
     }
 
-    #[cold]
-    fn resolve(&mut self, source: SourceId, tenant_at: u32, region_at: u32, asked: Asked<'_>) -> KeyId {
-        if region_at as usize >= self.stride {
+    fn remember(&mut self, places: Places, key: KeyId) {
+        if places.component.is_some() {
+            self.with_component.insert(places, key);
+            return;
+        }
+        if places.region as usize >= self.stride {
             // Wider rows: every look-up so far is asked again, once.
-            self.stride = (region_at as usize + 1).next_power_of_two();
+            self.stride = (places.region as usize + 1).next_power_of_two();
             self.slots.iter_mut().for_each(Vec::clear);
         }
-        let place = |at: u32, names: &Names| names.defs[at as usize].clone();
-        let (Some(tenant), Some(region)) = (place(tenant_at, &self.tenants), place(region_at, &self.regions)) else {
-            unreachable!("places are handed out only with their definition");
-        };
-        match asked.registry.key(source, Some(&tenant), &region, None, asked.success) {
-            Some(def) => {
-                self.relied.keys.push(def);
-                let slots = &mut self.slots[usize::from(source.0)];
-                let slot = tenant_at as usize * self.stride + region_at as usize;
-                if slots.len() <= slot {
-                    slots.resize((tenant_at as usize + 1) * self.stride, UNRESOLVED);
-                }
-                slots[slot] = def.id.0;
-                def.id
-            }
-            // Refused: counts under `__other__`, whose keys are never refused. Asked again with the next event.
-            None => self.key_of_other(source, region_at, asked),
+        let slots = &mut self.slots[usize::from(places.source.0)];
+        let slot = places.tenant as usize * self.stride + places.region as usize;
+        if slots.len() <= slot {
+            slots.resize((places.tenant as usize + 1) * self.stride, UNRESOLVED);
         }
+        slots[slot] = key.0;
     }
 
-    fn key_of_other(&mut self, source: SourceId, region_at: u32, asked: Asked<'_>) -> KeyId {
-        let known = self.slots[usize::from(source.0)].get(region_at as usize).filter(|key| **key != UNRESOLVED);
-        match known {
-            Some(key) => KeyId(*key),
-            None => self.resolve(source, OTHER, region_at, Asked { success: true, ..asked }),
+    /// Asks the registry for the key, or for a broader one; a refused key is asked for again with its next event.
+    #[cold]
+    fn resolve(&mut self, places: Places, asked: Asked<'_>) -> KeyId {
+        let def = |kind: NameKind, at: u32| self.names[kind as usize].defs.get(at as usize).and_then(Option::as_ref);
+        let tenant = def(NameKind::Tenant, places.tenant);
+        let component = places.component.and_then(|(kind, at)| def(kind, at));
+        let Some(region) = def(NameKind::Region, places.region) else {
+            unreachable!("places are handed out only with their definition");
+        };
+        match asked.registry.key(places.source, tenant, region, component, asked.success) {
+            Some(def) => {
+                self.relied.keys.push(def);
+                self.remember(places, def.id);
+                def.id
+            }
+            None => self.known(places.broader()).unwrap_or_else(|| self.resolve(places.broader(), asked)),
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Budgets {
     pub tenants: usize,
     /// Names that come from the platform, per kind.
     pub platform_names: usize,
-    /// Live keys of a tenant: (source, tenant, region), and those with a service.
+    /// Live keys of a tenant: (source, tenant, region), and those with a component.
     pub keys: usize,
     /// Tenants that get a slot at any time.
     pub configured_tenants: HashSet<String>,
@@ -70,11 +70,11 @@ impl Usage {
     }
 }
 
-/// What tells a key from others: source, tenant, region, service.
+/// What tells a key from others: source, tenant, region, component.
 type KeyPlace = (SourceId, NameId, NameId, NameId);
 
 fn place_of(key: &KeyDef) -> KeyPlace {
-    (key.source, key.tenant, key.region, key.service)
+    (key.source, key.tenant, key.region, key.component)
 }
 
 /// The admitted names and keys of a process.
@@ -86,9 +86,8 @@ pub struct Registry {
     keys: DashMap<KeyPlace, Slot<KeyId>>,
     next_name: AtomicU32,
     next_key: AtomicU32,
-    tenants: Usage,
-    regions: Usage,
-    services: Usage,
+    /// By kind.
+    name_usage: [Usage; NameKind::ALL.len()],
     key_usage: Usage,
 }
 
@@ -103,9 +102,7 @@ impl Registry {
             keys: DashMap::new(),
             next_name: AtomicU32::new(next.0.max(1)),
             next_key: AtomicU32::new(next.1),
-            tenants: Usage::default(),
-            regions: Usage::default(),
-            services: Usage::default(),
+            name_usage: Default::default(),
             key_usage: Usage::default(),
         };
         for name in names {
@@ -128,11 +125,7 @@ impl Registry {
 
     /// Slots of a kind of name, held and refused.
     pub fn usage(&self, kind: NameKind) -> &Usage {
-        match kind {
-            NameKind::Tenant => &self.tenants,
-            NameKind::Region => &self.regions,
-            NameKind::Service => &self.services,
-        }
+        &self.name_usage[kind as usize]
     }
 
     /// Slots of keys, held and refused.
@@ -153,7 +146,7 @@ impl Registry {
             Entry::Vacant(vacant) => {
                 let (budget, configured) = match kind {
                     NameKind::Tenant => (self.budgets.tenants, self.budgets.configured_tenants.contains(&text)),
-                    NameKind::Region | NameKind::Service => (self.budgets.platform_names, false),
+                    _ => (self.budgets.platform_names, false),
                 };
                 if !self.usage(kind).take(budget, success || configured) {
                     return None;
@@ -165,18 +158,18 @@ impl Registry {
         }
     }
 
-    /// The slot of a key with these labels; `None` when it is refused. Keys that tell apart neither tenants nor services
+    /// The slot of a key with these labels; `None` when it is refused. Keys that tell apart neither tenants nor components
     /// are always admitted: regions bound them.
     pub fn key(
         &self,
         source: SourceId,
         tenant: Option<&NameDef>,
         region: &NameDef,
-        service: Option<&NameDef>,
+        component: Option<&NameDef>,
         success: bool,
     ) -> Option<KeyDef> {
         let id = |name: Option<&NameDef>| name.map_or(NameId::NONE, |name| name.id);
-        let def = |key| KeyDef { id: key, source, tenant: id(tenant), region: region.id, service: id(service) };
+        let def = |key| KeyDef { id: key, source, tenant: id(tenant), region: region.id, component: id(component) };
         let wanted = def(KeyId(0));
         match self.keys.entry(place_of(&wanted)) {
             Entry::Occupied(mut slot) => {
@@ -244,7 +237,7 @@ impl Registry {
     pub fn budget(&self, kind: NameKind) -> usize {
         match kind {
             NameKind::Tenant => self.budgets.tenants,
-            NameKind::Region | NameKind::Service => self.budgets.platform_names,
+            _ => self.budgets.platform_names,
         }
     }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use larum_aggregate::histogram::bucket_of;
-use larum_aggregate::{DeadLetter, Entry, KeyDef, NameDef, PartCut, PartitionId, SourceId};
-use larum_event::{AuthEvent, Code, Decoder, Kind, Limits, Outcome, Records, Reject};
+use larum_aggregate::{
+    DeadLetter, Entry, KeyDef, NameDef, NameId, NameKind, Numbered, PartCut, PartitionId, SequenceId, SourceId,
+};
+use larum_event::{AuditFields, AuthEvent, Code, Decoder, Kind, Limits, Op, Outcome, Records, Reject};
 
 use crate::intern::{Asked, Interner, Wanted};
 use crate::partition::{Partition, PartitionState, Timing};
@@ -62,6 +64,8 @@ pub struct Cut {
     pub parts: Vec<PartCut>,
     /// Counted events, by source.
     pub entries: Vec<Vec<Entry>>,
+    /// Sequence numbers of audit records, by source.
+    pub numbers: Vec<Vec<Numbered>>,
     /// Names that the entries rely on.
     pub names: Vec<NameDef>,
     /// Keys that the entries rely on.
@@ -78,6 +82,8 @@ pub struct Worker {
     partitions: Vec<Partition>,
     /// By source.
     entries: Vec<Vec<Entry>>,
+    /// By source.
+    numbers: Vec<Vec<Numbered>>,
     dead_letters: Vec<DeadLetter>,
     dead_letter_bytes: usize,
     dead_letters_dropped: u64,
@@ -92,6 +98,7 @@ impl Worker {
             decoder: Decoder::new(limits),
             partitions: Vec::new(),
             entries: vec![Vec::new(); sources],
+            numbers: vec![Vec::new(); sources],
             dead_letters: Vec::new(),
             dead_letter_bytes: 0,
             dead_letters_dropped: 0,
@@ -121,7 +128,7 @@ impl Worker {
 
     /// Counted events in the open Delta.
     pub fn open_entries(&self) -> usize {
-        self.entries.iter().map(Vec::len).sum()
+        self.entries.iter().map(Vec::len).chain(self.numbers.iter().map(Vec::len)).sum()
     }
 
     /// Bytes of refused records in the open Delta.
@@ -137,7 +144,7 @@ impl Worker {
     /// Folds one record that was received at `now_ns` (wall clock). Offsets that were read before are ignored.
     #[inline]
     pub fn record(&mut self, slot: usize, record: Record<'_>, now_ns: i64, dead_letters: DeadLetters) {
-        let Worker { registry, decoder, interner, partitions, entries, .. } = self;
+        let Worker { registry, decoder, interner, partitions, entries, numbers, .. } = self;
         let partition = &mut partitions[slot];
         if record.offset < partition.state.next {
             return;
@@ -152,8 +159,8 @@ impl Worker {
             return;
         };
         let source = partition.state.start.source;
-        let entries = &mut entries[usize::from(source.0)];
-        let mut fold = Fold { registry, interner, entries, source, counts, append_ns };
+        let (entries, numbers) = (&mut entries[usize::from(source.0)], &mut numbers[usize::from(source.0)]);
+        let mut fold = Fold { registry, interner, entries, numbers, source, counts, append_ns };
         let verdict = match partition.policy.records {
             Records::One => match decoder.decode(value) {
                 Ok(event) => {
@@ -253,6 +260,7 @@ impl Worker {
         Cut {
             parts: self.partitions.iter_mut().filter_map(Partition::cut).collect(),
             entries: std::mem::replace(&mut self.entries, spare),
+            numbers: self.numbers.iter_mut().map(std::mem::take).collect(),
             names: relied.names,
             keys: relied.keys,
             dead_letters: std::mem::take(&mut self.dead_letters),
@@ -265,6 +273,7 @@ struct Fold<'w> {
     registry: &'w Registry,
     interner: &'w mut Interner,
     entries: &'w mut Vec<Entry>,
+    numbers: &'w mut Vec<Numbered>,
     source: SourceId,
     counts: bool,
     append_ns: i64,
@@ -284,22 +293,70 @@ impl Fold<'_> {
                 Timing::Skewed => tally.skewed += 1,
             }
         }
+        let audit = event.audit();
+        if let Some(audit) = audit.filter(|_| self.counts) {
+            self.number(event, &audit, tick);
+        }
         let Some(code) = Code::of(event) else { return };
         if pane.is_none() && !self.counts {
             return;
         }
         let (source, region) = (self.source, event.region().or(partition.policy.region.as_deref()));
+        let tenant = Some(event.tenant());
         let wanted = match event.kind() {
-            Kind::Permission => Wanted { source, tenant: Some(event.tenant()), region, service: Some(event.service()) },
-            Kind::Change => Wanted { source, tenant: None, region, service: Some(event.service()) },
-            _ => Wanted { source, tenant: Some(event.tenant()), region, service: None },
+            Kind::Login | Kind::Token => Wanted { source, tenant, region, component: None },
+            Kind::Permission => {
+                Wanted { source, tenant, region, component: Some((NameKind::Service, event.service())) }
+            }
+            Kind::Audit => {
+                let queue = audit.map(|audit| audit.queue);
+                Wanted { source, tenant: None, region, component: Some((NameKind::Queue, queue)) }
+            }
+            Kind::Change => {
+                Wanted { source, tenant: None, region, component: Some((NameKind::Service, event.service())) }
+            }
         };
         let asked = Asked { registry: self.registry, success: event.outcome() == Some(Outcome::Success) };
         let key = self.interner.key(wanted, asked);
         let entry = Entry::new(tick, pane, self.counts, key, code.0, event.count());
-        self.entries.push(match event.latency_ns().filter(|_| code.is_measured()) {
+        let latency_ns = match audit {
+            Some(audit) => Some(self.delay_ns(event, &audit).unwrap_or(0)),
+            None => event.latency_ns(),
+        };
+        self.entries.push(match latency_ns.filter(|_| code.is_measured()) {
             Some(ns) => entry.measured(ns, bucket_of(ns)),
             None => entry,
+        });
+    }
+
+    /// From being put into the queue to coming out of it, ns; `None` if it came out earlier, which is skew.
+    fn delay_ns(&self, event: &AuthEvent<'_>, audit: &AuditFields<'_>) -> Option<u64> {
+        let (from_ns, to_ns) = match audit.enqueued_time_ns {
+            Some(enqueued_ns) => (enqueued_ns, event.time_ns()),
+            None => (event.time_ns(), self.append_ns),
+        };
+        u64::try_from(to_ns.saturating_sub(from_ns)).ok()
+    }
+
+    /// Notes where an audit event stands in its sequence.
+    fn number(&mut self, event: &AuthEvent<'_>, audit: &AuditFields<'_>, tick: u32) {
+        let delivered = event.op() == Op::Deliver;
+        // Both names come from the platform.
+        let asked = Asked { registry: self.registry, success: true };
+        let queue = self.interner.name(NameKind::Queue, Some(audit.queue), asked);
+        let producer = self.interner.name(NameKind::Producer, audit.producer, asked);
+        // Numbers of producers without a slot would be mixed up.
+        let seq = audit.seq.filter(|_| queue != NameId::OTHER && producer != NameId::OTHER);
+        if seq.is_none() && !delivered {
+            return;
+        }
+        self.numbers.push(Numbered {
+            tick,
+            id: SequenceId { queue, producer, epoch: audit.epoch },
+            seq,
+            enqueued_ns: audit.enqueued_time_ns.unwrap_or(event.time_ns()),
+            delivered,
+            skewed: delivered && self.delay_ns(event, audit).is_none(),
         });
     }
 }

@@ -99,6 +99,7 @@ impl Generator {
             Activity::Deliver => {
                 self.scribe.deliver(place, &mut self.dice);
                 self.tally.event(Kind::Audit, timing);
+                self.tally.delivered(place.region);
             }
             Activity::Change => {
                 let (service, op) = self.scribe.change(place, &mut self.dice);

@@ -86,7 +86,7 @@ const ATTACK_AGENT: &str = "python-requests/2.32.3";
 pub const ATTACK_ADDRESSES: u8 = 4;
 
 /// The audit queue and who puts records in.
-const QUEUE: &str = "compliance";
+pub const QUEUE: &str = "compliance";
 const PRODUCERS: [&str; 3] = ["iam-gateway-1", "iam-gateway-2", "iam-gateway-3"];
 /// Longest stay in the audit queue.
 const QUEUED_MS_MAX: u32 = 4_000;

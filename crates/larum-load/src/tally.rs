@@ -6,9 +6,9 @@ use larum_event::{Kind, Op, Outcome, Reason, Reject};
 
 use crate::mix::{Ending, Facts};
 use crate::profile::REGIONS;
-use crate::scribe::{Scribe, service_of};
+use crate::scribe::{QUEUE, Scribe, service_of};
 use crate::timing::Timing;
-use crate::truth::{ChangeKey, LoginKey, PermissionKey, TokenKey, Truth};
+use crate::truth::{AuditKey, ChangeKey, LoginKey, PermissionKey, TokenKey, Truth};
 
 /// Logins, each op of tokens, each op of permissions.
 const FAMILIES: usize = 1 + TOKEN_OPS.len() + PERMISSION_OPS.len();
@@ -36,6 +36,8 @@ pub struct Tally {
     /// Weighted by `count`; by tenant, region, family and ending.
     cells: Vec<u64>,
     changes: BTreeMap<ChangeKey, u64>,
+    /// By region.
+    delivered: Vec<u64>,
 }
 
 impl Tally {
@@ -50,6 +52,7 @@ impl Tally {
             timings: [0; 4],
             cells: vec![0; tenants * regions * FAMILIES * Ending::ALL.len()],
             changes: BTreeMap::new(),
+            delivered: vec![0; regions],
         }
     }
 
@@ -87,10 +90,21 @@ impl Tally {
         self.cells[cell] += u64::from(facts.count);
     }
 
+    fn audits(&self) -> BTreeMap<AuditKey, u64> {
+        let key = |region: usize| AuditKey { queue: QUEUE.into(), region: REGIONS[region].name.into() };
+        let delivered = self.delivered.iter().enumerate().filter(|(_, count)| **count > 0);
+        delivered.map(|(region, count)| (key(region), *count)).collect()
+    }
+
     /// A change of the platform.
     pub fn change(&mut self, region: usize, service: &str, op: Op) {
         let (region, service, op) = (REGIONS[region].name.into(), service.into(), op.as_str().into());
         *self.changes.entry(ChangeKey { region, service, op }).or_default() += 1;
+    }
+
+    /// An audit record that came out of its queue.
+    pub fn delivered(&mut self, region: usize) {
+        self.delivered[region] += 1;
     }
 
     /// The counts with their names; scenarios are not known here.
@@ -108,6 +122,7 @@ impl Tally {
             late: self.timings[Timing::Late as usize],
             skewed: self.timings[Timing::Skewed as usize],
             changes: self.changes.clone(),
+            audits: self.audits(),
             ..Truth::default()
         };
         for (cell, count) in self.cells.iter().enumerate().filter(|(_, count)| **count > 0) {

@@ -66,6 +66,10 @@ fn a_recount_by_the_decoder_is_the_truth() {
                     let (region, service, op) = (region.into(), service.into(), op.as_str().into());
                     *recount.changes.entry(crate::truth::ChangeKey { region, service, op }).or_default() += 1;
                 }
+                if let Some(audit) = event.audit() {
+                    let (queue, region) = (audit.queue.into(), region.into());
+                    *recount.audits.entry(crate::truth::AuditKey { queue, region }).or_default() += 1;
+                }
                 assert!(event.kind() != Kind::Permission || service == "role-evaluator", "{event:?}");
                 let Some(outcome) = event.outcome() else { continue };
                 let op = if event.kind() == Kind::Login { Op::Other } else { op };
@@ -230,13 +234,14 @@ fn truth_goes_through_json_and_names_its_series() {
     let json = serde_json::to_string(&truth).expect("no map has a structured key");
     assert_eq!(serde_json::from_str::<Truth>(&json).expect("reads what it wrote"), truth);
     let total: u64 = truth.series().map(|(_, _, count)| count).sum();
-    let decided = truth.permissions.values().chain(truth.changes.values());
+    let decided = truth.permissions.values().chain(truth.changes.values()).chain(truth.audits.values());
     assert_eq!(total, truth.logins.values().chain(truth.tokens.values()).chain(decided).sum::<u64>());
     for (metric, labels, _) in truth.series() {
         assert!(labels.is_sorted(), "{labels:?}");
         let expected = match metric {
             "larum_login_attempts_total" => 4,
             "larum_change_events_total" => 3,
+            "larum_audit_records_total" => 2,
             _ => 5,
         };
         assert_eq!(labels.len(), expected, "{metric}");

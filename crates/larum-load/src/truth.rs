@@ -58,6 +58,15 @@ pub struct ChangeKey {
     pub op: String,
 }
 
+/// What audit records are counted by; the texts are those of the labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AuditKey {
+    /// The queue that they came out of.
+    pub queue: String,
+    /// Where.
+    pub region: String,
+}
+
 /// A scenario that has begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScenarioTruth {
@@ -92,6 +101,9 @@ pub struct Truth {
     /// Changes of the platform.
     #[serde(with = "rows")]
     pub changes: BTreeMap<ChangeKey, u64>,
+    /// Audit records that came out of their queue.
+    #[serde(with = "rows")]
+    pub audits: BTreeMap<AuditKey, u64>,
     /// Well-formed events by kind, unweighted.
     pub events: BTreeMap<String, u64>,
     /// Malformed records by the reason they must be refused for.
@@ -130,7 +142,11 @@ impl Truth {
             let labels = [("op", op), ("region", region), ("service", service)];
             ("larum_change_events_total", labels.map(as_str).to_vec(), *count)
         });
-        logins.chain(tokens).chain(permissions).chain(changes)
+        let audits = self.audits.iter().map(|(key, count)| {
+            let AuditKey { queue, region } = key;
+            ("larum_audit_records_total", [("queue", queue), ("region", region)].map(as_str).to_vec(), *count)
+        });
+        logins.chain(tokens).chain(permissions).chain(changes).chain(audits)
     }
 }
 

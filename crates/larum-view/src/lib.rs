@@ -4,10 +4,11 @@
 //! state after the last applied tick. The same Deltas give the same view, bit for bit. [`Reading`] shows one cut of it
 //! as samples of the [`signals`], to whichever [`Sink`] writes them out.
 //!
-//! Reading order: [`view`] (Deltas and ticks), `key` (totals of a key), `tiers` and `packed` (its panes and windows), `slots` (what
+//! Reading order: [`view`] (Deltas and ticks), `key` (totals of a key), `tiers` and `packed` (its panes and windows), `audit` (sequences of audit queues), `slots` (what
 //! both count), [`signals`] (the list), [`reading`] and
 //! `platform` (state to samples).
 
+mod audit;
 mod key;
 mod packed;
 mod platform;
@@ -17,6 +18,7 @@ mod slots;
 mod tiers;
 pub mod view;
 
+pub use audit::{AuditCounts, AuditQueue, AuditState};
 pub use key::KeyView;
 pub use reading::{HistogramRead, Label, Reading, Sink, Value};
 pub use signals::{SIGNALS, Signal};

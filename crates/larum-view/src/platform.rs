@@ -1,4 +1,4 @@
-//! Permissions and changes as samples: the families whose keys have a service.
+//! Permissions, audit records and changes as samples: the families whose keys have a component.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,15 @@ fn hop_text(hop: Option<Hop>) -> &'static str {
     hop.map_or("unknown", Hop::as_str)
 }
 
-/// Shows decisions on permissions, escalations by hop, and changes.
-pub fn visit(keys: &[Shown<'_>], sink: &mut impl Sink) {
+/// Shows decisions on permissions, and escalations by hop.
+pub fn permissions(keys: &[Shown<'_>], sink: &mut impl Sink) {
     sink.family(&signals::PERMISSION_DECISIONS);
     for shown in keys {
         let by = |parts: CodeParts| (parts.kind == Kind::Permission).then_some((parts.op, parts.outcome));
         for ((op, outcome), count) in totals(shown, by) {
             let [a, b, c] = shown.labels;
-            let labels = [a, b, c, shown.service_label(), ("op", op.as_str()), ("outcome", outcome.as_str())];
+            let labels =
+                [a, b, c, shown.component_label("service"), ("op", op.as_str()), ("outcome", outcome.as_str())];
             sink.sample(&labels, Value::Int(count as i64));
         }
     }
@@ -32,16 +33,40 @@ pub fn visit(keys: &[Shown<'_>], sink: &mut impl Sink) {
         };
         for ((op, outcome), totals) in latencies(shown, by) {
             let [a, b, c] = shown.labels;
-            let labels = [a, b, c, shown.service_label(), ("op", op.as_str()), ("outcome", outcome.as_str())];
+            let labels =
+                [a, b, c, shown.component_label("service"), ("op", op.as_str()), ("outcome", outcome.as_str())];
             sink.histogram(&labels, HistogramRead { buckets: &totals.buckets, sum_ns: totals.sum_ns });
         }
     }
     escalations(keys, sink);
+}
+
+/// Shows audit records and their delays.
+pub fn deliveries(keys: &[Shown<'_>], sink: &mut impl Sink) {
+    sink.family(&signals::AUDIT_RECORDS);
+    for shown in keys {
+        for (_, count) in totals(shown, |parts| (parts.kind == Kind::Audit).then_some(())) {
+            let [source, _, region] = shown.labels;
+            sink.sample(&[source, shown.component_label("queue"), region], Value::Int(count as i64));
+        }
+    }
+    sink.family(&signals::AUDIT_DELAY);
+    for shown in keys {
+        for (_, totals) in latencies(shown, |measured| (measured == Measured::Delivery).then_some(())) {
+            let [source, _, region] = shown.labels;
+            let read = HistogramRead { buckets: &totals.buckets, sum_ns: totals.sum_ns };
+            sink.histogram(&[source, shown.component_label("queue"), region], read);
+        }
+    }
+}
+
+/// Shows changes of the platform.
+pub fn changes(keys: &[Shown<'_>], sink: &mut impl Sink) {
     sink.family(&signals::CHANGE_EVENTS);
     for shown in keys {
         for (op, count) in totals(shown, |parts| (parts.kind == Kind::Change).then_some(parts.op)) {
             let [source, _, region] = shown.labels;
-            let labels = [source, ("op", op.as_str()), shown.service_label(), region];
+            let labels = [source, ("op", op.as_str()), shown.component_label("service"), region];
             sink.sample(&labels, Value::Int(count as i64));
         }
     }
@@ -52,7 +77,8 @@ fn escalations(keys: &[Shown<'_>], sink: &mut impl Sink) {
     for shown in keys {
         for ((hop, outcome), count) in totals(shown, |p| (p.op == Op::Escalate).then_some((p.hop, p.outcome))) {
             let [a, b, c] = shown.labels;
-            let labels = [a, b, c, shown.service_label(), ("hop", hop_text(hop)), ("outcome", outcome.as_str())];
+            let labels =
+                [a, b, c, shown.component_label("service"), ("hop", hop_text(hop)), ("outcome", outcome.as_str())];
             sink.sample(&labels, Value::Int(count as i64));
         }
     }
@@ -64,7 +90,7 @@ fn escalations(keys: &[Shown<'_>], sink: &mut impl Sink) {
         };
         for (hop, totals) in latencies(shown, by) {
             let [a, b, c] = shown.labels;
-            let labels = [a, b, c, shown.service_label(), ("hop", hop_text(hop))];
+            let labels = [a, b, c, shown.component_label("service"), ("hop", hop_text(hop))];
             sink.histogram(&labels, HistogramRead { buckets: &totals.buckets, sum_ns: totals.sum_ns });
         }
     }

@@ -7,6 +7,7 @@ use larum_aggregate::histogram::{Bucket, quantile_seconds};
 use larum_aggregate::time::{HISTOGRAM_WINDOW_S, SECOND_NS, Window};
 use larum_event::{CodeParts, Histogram, Kind, Measured, Outcome, Reject};
 
+use crate::audit::{self, AuditQueue};
 use crate::key::{KeyView, WindowSums};
 use crate::platform;
 use crate::signals::{self, Signal};
@@ -61,13 +62,13 @@ pub(crate) struct Shown<'v> {
     pub(crate) key: &'v KeyView,
     /// Source, tenant, region.
     pub(crate) labels: [Label<'v>; 3],
-    /// Its service, if it has one.
-    pub(crate) service: Option<&'v str>,
+    /// Its service or queue, if it has one.
+    pub(crate) component: Option<&'v str>,
 }
 
 impl<'v> Shown<'v> {
-    pub(crate) fn service_label(&self) -> Label<'v> {
-        ("service", self.service.unwrap_or_default())
+    pub(crate) fn component_label(&self, name: &'static str) -> Label<'v> {
+        (name, self.component.unwrap_or_default())
     }
 }
 
@@ -104,11 +105,14 @@ impl<'v> Reading<'v> {
     /// Shows every sample that comes from committed Deltas.
     pub fn visit(&self, sink: &mut impl Sink) {
         let keys: Vec<Shown<'v>> = self.view.keys().filter_map(|key| self.shown(key)).collect();
-        // Logins and tokens know no service; the other families' keys have one.
-        let (of_platform, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|shown| shown.service.is_some());
+        // Logins and tokens know no component; the other families' keys have one.
+        let (of_platform, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|shown| shown.component.is_some());
         self.totals(&keys, sink);
         self.windowed(&keys, sink);
-        platform::visit(&of_platform, sink);
+        platform::permissions(&of_platform, sink);
+        platform::deliveries(&of_platform, sink);
+        self.audit(sink);
+        platform::changes(&of_platform, sink);
         self.pipeline(sink);
     }
 
@@ -119,8 +123,8 @@ impl<'v> Reading<'v> {
             ("tenant", self.view.name(key.def.tenant)),
             ("region", self.view.name(key.def.region)),
         ];
-        let service = (key.def.service != NameId::NONE).then(|| self.view.name(key.def.service));
-        Some(Shown { key, labels, service })
+        let component = (key.def.component != NameId::NONE).then(|| self.view.name(key.def.component));
+        Some(Shown { key, labels, component })
     }
 
     fn totals(&self, keys: &[Shown<'v>], sink: &mut impl Sink) {
@@ -142,7 +146,7 @@ impl<'v> Reading<'v> {
         let label = |measured| match measured {
             Measured::Login(outcome) => Some((signals::LOGIN_LATENCY, ("outcome", outcome.as_str()))),
             Measured::Token(op) => Some((signals::TOKEN_LATENCY, ("op", op.as_str()))),
-            Measured::Permission(..) => None,
+            Measured::Permission(..) | Measured::Delivery => None,
         };
         for signal in [signals::LOGIN_LATENCY, signals::TOKEN_LATENCY] {
             sink.family(&signal);
@@ -208,6 +212,55 @@ impl<'v> Reading<'v> {
             let Measured::Token(op) = id.measured() else { continue };
             let labels = [a, b, c, ("op", op.as_str()), ("window", &window), ("quantile", quantile)];
             sink.sample(&labels, Value::Float(value));
+        }
+    }
+
+    /// What audit queues lack.
+    fn audit(&self, sink: &mut impl Sink) {
+        // Like windows, what stands in a queue is of the present or left out.
+        let present = |s: &SourceView| !s.def.topics.is_empty() && !self.view.is_catching_up(s, self.now_ns);
+        let whole = |n: u64| Some(Value::Int(n as i64));
+        self.per_queue(sink, &signals::AUDIT_BACKLOG, |source, queue| {
+            present(source).then(|| Value::Int(queue.state().backlog as i64))
+        });
+        self.per_queue(sink, &signals::AUDIT_LAG, |source, queue| {
+            let tick = source.tick.filter(|_| present(source))?;
+            Some(Value::Float(queue.state().oldest_ns.map_or(0.0, |ns| audit::age_s(ns, tick))))
+        });
+        self.per_queue(sink, &signals::AUDIT_MISSING, |_, queue| whole(queue.state().missing));
+        self.per_queue(sink, &signals::AUDIT_GAPS, |_, queue| whole(queue.counts.gaps));
+        self.per_queue(sink, &signals::AUDIT_RECOVERED, |_, queue| whole(queue.counts.recovered));
+        sink.family(&signals::AUDIT_IRREGULAR);
+        for source in self.view.sources() {
+            for (name, AuditQueue { counts, .. }) in &source.queues {
+                let [a, b] = [("source", source.def.name.as_str()), ("queue", self.view.name(*name))];
+                let kinds = [
+                    ("repeated", counts.repeated),
+                    ("jump", counts.jumps),
+                    ("epoch", counts.epochs),
+                    ("skewed", counts.skewed),
+                    ("untracked", counts.untracked),
+                ];
+                for (kind, count) in kinds {
+                    sink.sample(&[a, b, ("kind", kind)], Value::Int(count as i64));
+                }
+            }
+        }
+    }
+
+    fn per_queue(
+        &self,
+        sink: &mut impl Sink,
+        signal: &Signal,
+        value: impl Fn(&SourceView, &AuditQueue) -> Option<Value>,
+    ) {
+        sink.family(signal);
+        for source in self.view.sources() {
+            for (name, queue) in &source.queues {
+                if let Some(value) = value(source, queue) {
+                    sink.sample(&[("source", &source.def.name), ("queue", self.view.name(*name))], value);
+                }
+            }
         }
     }
 

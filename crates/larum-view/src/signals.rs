@@ -89,6 +89,22 @@ signals! {
         "Escalations by their place in the chain: gateway, evaluator, enforcer, unknown.";
     ESCALATION_LATENCY: Histogram "seconds" Exact, "larum_permission_escalation_latency_seconds" ["source", "tenant", "region", "service", "hop"]
         "Service time of escalations by their place in the chain.";
+    AUDIT_RECORDS: Counter "records" Exact, "larum_audit_records_total" ["source", "queue", "region"]
+        "Audit records that came out of their queue.";
+    AUDIT_DELAY: Histogram "seconds" Exact, "larum_audit_delivery_delay_seconds" ["source", "queue", "region"]
+        "Time from an audit record being put into its queue to its coming out.";
+    AUDIT_BACKLOG: Gauge "records" Exact, "larum_audit_backlog_records" ["source", "queue"]
+        "Records known to be in the queue: up to the highest number put in, from the lowest that did not come out in sequence; missing ones are passed over.";
+    AUDIT_LAG: Gauge "seconds" Bounded("up to 1 s too low, and beyond 512 s up to 1 % of it"), "larum_audit_lag_seconds" ["source", "queue"]
+        "The source's clock minus the time at which the oldest record of the backlog was put in; 0 without one.";
+    AUDIT_MISSING: Gauge "records" Exact, "larum_audit_missing_records" ["source", "queue"]
+        "Records whose numbers were passed over for longer than the queue's grace.";
+    AUDIT_GAPS: Counter "records" Exact, "larum_audit_gaps_total" ["source", "queue"]
+        "Records that became missing.";
+    AUDIT_RECOVERED: Counter "records" Exact, "larum_audit_recovered_total" ["source", "queue"]
+        "Missing records that came out after all.";
+    AUDIT_IRREGULAR: Counter "events" Exact, "larum_audit_irregular_total" ["source", "queue", "kind"]
+        "What is odd about sequence numbers: repeated, jump (by more than 1,000,000), epoch (a producer began anew), skewed (out before in), untracked (no number, or more producers than there are slots for).";
     CHANGE_EVENTS: Counter "events" Exact, "larum_change_events_total" ["source", "op", "service", "region"]
         "Changes of the platform, by what was done.";
     NEXT_OFFSET: Gauge "offset" Exact, "larum_pipeline_next_offset" ["source", "topic", "partition"]
@@ -118,9 +134,9 @@ signals! {
     LAG: Gauge "records" Operational, "larum_pipeline_lag_records" ["source", "topic", "partition"]
         "Records between the durable offset and the end that the broker last reported.";
     NAMES_HELD: Gauge "names" Operational, "larum_pipeline_names_held" ["kind"]
-        "Slots in use: tenant, region and service names, and keys.";
+        "Slots in use: tenant, region, service, queue and producer names, and keys.";
     NAMES_BUDGET: Gauge "names" Operational, "larum_pipeline_names_budget" ["kind"]
-        "Slots there are: tenant, region and service names, and keys.";
+        "Slots there are: tenant, region, service, queue and producer names, and keys.";
     NAMES_REFUSED: Counter "events" Operational, "larum_pipeline_names_refused_total" ["kind"]
         "Times that a slot was refused, and the event counted under __other__.";
     COMMITS: Counter "commits" Operational, "larum_pipeline_commits_total" ["result"]

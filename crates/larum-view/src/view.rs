@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use foldhash::fast::FixedState;
 use larum_aggregate::time::{LONGEST_WINDOW_S, SECOND_NS, Window, second_of};
 use larum_aggregate::{
-    Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, Row, SourceCut,
-    SourceDef, SourceId, Tally,
+    Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, Row, SequenceId,
+    SequenceRow, SourceCut, SourceDef, SourceId, Tally,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditQueue;
 use crate::key::KeyView;
 use crate::slots::place_from_end;
 use crate::tiers::oldest_s;
@@ -19,6 +20,7 @@ use crate::tiers::oldest_s;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct PendingTick {
     groups: Vec<Group>,
+    sequences: BTreeMap<SequenceId, SequenceRow>,
     marks: Vec<(PartitionId, Mark)>,
 }
 
@@ -33,6 +35,8 @@ pub struct SourceView {
     pub tick: Option<u32>,
     /// Something of it was lost when its clock stood here, Unix ns.
     pub damaged_ns: Option<i64>,
+    /// Its audit queues.
+    pub queues: BTreeMap<NameId, AuditQueue>,
     pending: BTreeMap<u32, PendingTick>,
 }
 
@@ -60,7 +64,7 @@ pub struct PartitionView {
 pub struct View {
     sources: BTreeMap<SourceId, SourceView>,
     partitions: BTreeMap<PartitionId, PartitionView>,
-    names: HashMap<NameId, NameDef, FixedState>,
+    names: Names,
     keys: HashMap<KeyId, KeyView, FixedState>,
     /// Live keys in the order in which they are shown: by source, tenant, region.
     shown: Vec<KeyId>,
@@ -79,6 +83,9 @@ struct Stretch<'g> {
     rows: &'g [Row],
 }
 
+/// Names by their ids.
+type Names = HashMap<NameId, NameDef, FixedState>;
+
 /// Each tick looks after one in so many keys: panes are merged and dropped within so many ticks.
 const SWEEP_TICKS: u32 = 60;
 
@@ -86,9 +93,7 @@ impl View {
     /// Takes in a committed Delta, and applies the ticks that its clocks have passed.
     pub fn apply(&mut self, delta: Delta) {
         for def in delta.new_sources {
-            let fresh =
-                SourceView { def: def.clone(), clock: None, tick: None, damaged_ns: None, pending: BTreeMap::new() };
-            let known = self.sources.entry(def.id).or_insert(fresh);
+            let known = self.sources.entry(def.id).or_insert_with(|| SourceView::new(def.clone()));
             known.def = def;
         }
         for start in delta.new_partitions {
@@ -105,6 +110,13 @@ impl View {
         for group in delta.groups {
             if let Some(source) = self.sources.get_mut(&group.source) {
                 source.pending_at(group.tick).groups.push(group);
+            }
+        }
+        for group in delta.sequences {
+            let Some(source) = self.sources.get_mut(&group.source) else { continue };
+            let sequences = &mut source.pending_at(group.tick).sequences;
+            for row in group.rows {
+                sequences.entry(row.id).or_insert_with(|| SequenceRow::new(row.id)).merge(&row);
             }
         }
         for clock in delta.sources {
@@ -145,7 +157,7 @@ impl View {
     }
 
     fn order<'v>(&'v self, key: &KeyDef) -> (SourceId, &'v str, &'v str, &'v str) {
-        (key.source, self.name(key.tenant), self.name(key.region), self.name(key.service))
+        (key.source, self.name(key.tenant), self.name(key.region), self.name(key.component))
     }
 
     /// The label text of a name; empty for one that a key does not have.
@@ -189,6 +201,7 @@ impl View {
         let first = source.tick.map_or(0, |tick| tick + 1);
         source.tick = Some(target);
         let oldest = oldest_s(target.saturating_sub(source.def.delay_s));
+        source.count_audit(&due, target, &self.names);
         let groups = due.iter().flat_map(|(tick, pending)| pending.groups.iter().map(|group| (*tick, group)));
         self.apply_groups(groups, &oldest);
         for (part, mark) in due.into_values().flat_map(|pending| pending.marks) {
@@ -259,7 +272,8 @@ impl View {
                 && !awaited.contains(&key.def.id)
         };
         let (idle, live): (Vec<_>, Vec<_>) = self.keys.values().partition(|key| is_idle(key));
-        let used: BTreeSet<NameId> = live.iter().flat_map(|k| k.def.names()).collect();
+        let queues = self.sources.values().flat_map(SourceView::audit_names);
+        let used: BTreeSet<NameId> = live.iter().flat_map(|k| k.def.names()).chain(queues).collect();
         let free = self.names.values().filter(|n| !used.contains(&n.id) && n.id != NameId::OTHER);
         let mut idle: Vec<KeyDef> = idle.iter().map(|k| k.def).collect();
         idle.sort_by_key(|key| key.id);
@@ -273,8 +287,8 @@ impl View {
         let mut sources = BTreeMap::new();
         for (id, source) in &self.sources {
             let SourceView { def, clock, tick, damaged_ns, .. } = source;
-            let (def, clock) = (def.clone(), clock.clone());
-            let outline = SourceView { def, clock, tick: *tick, damaged_ns: *damaged_ns, pending: BTreeMap::new() };
+            let (tick, damaged_ns) = (*tick, *damaged_ns);
+            let outline = SourceView { clock: clock.clone(), tick, damaged_ns, ..SourceView::new(def.clone()) };
             sources.insert(*id, outline);
         }
         View { sources, partitions: self.partitions.clone(), ..View::default() }
@@ -371,6 +385,36 @@ impl View {
 }
 
 impl SourceView {
+    fn new(def: SourceDef) -> Self {
+        SourceView { def, clock: None, tick: None, damaged_ns: None, queues: BTreeMap::new(), pending: BTreeMap::new() }
+    }
+
+    /// Counts the sequence numbers of due ticks, up to tick `target`.
+    fn count_audit(&mut self, due: &BTreeMap<u32, PendingTick>, target: u32, names: &Names) {
+        let SourceView { queues, def, .. } = self;
+        let age = |queues: &mut BTreeMap<NameId, AuditQueue>, tick| {
+            for (queue, state) in queues {
+                let name = names.get(queue).map_or(NameId::OTHER_TEXT, |name| &name.text);
+                state.age(tick, def.grace.of(name));
+            }
+        };
+        for (tick, pending) in due.iter().filter(|(_, pending)| !pending.sequences.is_empty()) {
+            // First what the ticks between have made of older gaps: commits may pass over many at once.
+            age(queues, tick.saturating_sub(1));
+            for row in pending.sequences.values() {
+                queues.entry(row.id.queue).or_default().apply(row, *tick);
+            }
+        }
+        age(queues, target);
+    }
+
+    /// Names of queues and producers that it knows, or will.
+    fn audit_names(&self) -> impl Iterator<Item = NameId> {
+        let known = self.queues.iter().flat_map(|(queue, state)| state.producers().chain([*queue]));
+        let awaited = self.pending.values().flat_map(|p| p.sequences.keys());
+        known.chain(awaited.flat_map(|id| [id.queue, id.producer]))
+    }
+
     /// Its clock, Unix ns.
     pub fn clock_ns(&self) -> Option<i64> {
         self.clock.as_ref().and_then(|c| c.clock_ns)

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use larum_aggregate::time::{SECOND_NS, WINDOWS};
-use larum_aggregate::{Cover, Delta, PartCut, PartitionId, PartitionStart, SourceCut, SourceDef, SourceId};
+use larum_aggregate::{Cover, Delta, Graces, PartCut, PartitionId, PartitionStart, SourceCut, SourceDef, SourceId};
 use larum_view::View;
 
 const SOURCE: SourceId = SourceId(0);
@@ -26,7 +26,13 @@ fn start(id: u32, cover: Cover) -> PartitionStart {
 fn view(covers: &[Cover], delay_s: u32) -> View {
     let mut view = View::default();
     view.apply(Delta {
-        new_sources: vec![SourceDef { id: SOURCE, name: "s".into(), delay_s, topics: vec!["t".into()] }],
+        new_sources: vec![SourceDef {
+            id: SOURCE,
+            name: "s".into(),
+            delay_s,
+            topics: vec!["t".into()],
+            grace: Graces::default(),
+        }],
         new_partitions: covers.iter().enumerate().map(|(id, cover)| start(id as u32, *cover)).collect(),
         ..Delta::default()
     });

@@ -219,7 +219,7 @@ type Series = BTreeMap<(String, Vec<String>), u64>;
 fn counted(view: &View) -> Series {
     let mut series = Series::new();
     for key in view.keys() {
-        let [tenant, region, service] = [key.def.tenant, key.def.region, key.def.service].map(|name| view.name(name));
+        let [tenant, region, service] = [key.def.tenant, key.def.region, key.def.component].map(|name| view.name(name));
         for (code, count) in key.codes() {
             let CodeParts { kind, op, outcome, reason, .. } = code.parts();
             let (op, outcome, reason) = (op.as_str(), outcome.as_str(), reason.as_str());
@@ -227,7 +227,8 @@ fn counted(view: &View) -> Series {
                 Kind::Login => ("larum_login_attempts_total", vec![outcome, reason, region, tenant]),
                 Kind::Token => ("larum_token_requests_total", vec![op, outcome, reason, region, tenant]),
                 Kind::Permission => ("larum_permission_decisions_total", vec![op, outcome, region, service, tenant]),
-                _ => ("larum_change_events_total", vec![op, region, service]),
+                Kind::Change => ("larum_change_events_total", vec![op, region, service]),
+                Kind::Audit => ("larum_audit_records_total", vec![service, region]),
             };
             *series.entry((name.into(), labels.into_iter().map(String::from).collect())).or_default() += count;
         }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use larum_aggregate::time::second_of;
-use larum_aggregate::{Delta, Entry, KeyDef, NameDef, PartitionId, PartitionStart, SourceDef, SourceId, seal};
+use larum_aggregate::{
+    Delta, Entry, KeyDef, NameDef, Numbered, PartitionId, PartitionStart, SourceDef, SourceId, seal, seal_sequences,
+};
 use larum_fold::{Cut, PartStatus, Registry, SourceClock};
 use larum_store::{Store, StoreError};
 
@@ -176,6 +178,7 @@ impl Keeper {
             ..Delta::default()
         };
         let mut entries: Vec<Vec<Entry>> = Vec::new();
+        let mut numbers: BTreeMap<SourceId, Vec<Numbered>> = BTreeMap::new();
         let mut statuses: BTreeMap<SourceId, Vec<PartStatus>> = BTreeMap::new();
         for WorkerCut { cut, statuses: of_worker } in round.cuts {
             for (source, status) in of_worker {
@@ -190,6 +193,9 @@ impl Keeper {
                     self.spare.push(cut.entries);
                 }
             }
+            for (source, of_worker) in cut.numbers.into_iter().enumerate() {
+                numbers.entry(SourceId(source as u16)).or_default().extend(of_worker);
+            }
             delta.parts.extend(cut.parts);
             delta.names.extend(cut.names);
             delta.keys.extend(cut.keys);
@@ -199,6 +205,8 @@ impl Keeper {
         let by_source = entries.iter_mut().enumerate();
         delta.groups = by_source.flat_map(|(source, entries)| seal(SourceId(source as u16), entries)).collect();
         self.spare.push(entries);
+        let by_source = numbers.iter_mut();
+        delta.sequences = by_source.flat_map(|(source, numbers)| seal_sequences(*source, numbers)).collect();
         self.advance(round.now_ns, &statuses, &mut delta);
         self.retire(&mut delta);
         delta
@@ -228,7 +236,8 @@ impl Keeper {
         // A name stays while a key that was not freed after all shows it, or the Delta relies on it.
         let freed: BTreeSet<_> = delta.retired_keys.iter().collect();
         let kept = keys.iter().filter(|k| !freed.contains(&k.id)).flat_map(KeyDef::names);
-        let relied = delta.keys.iter().flat_map(KeyDef::names).chain(delta.names.iter().map(|n| n.id));
+        let numbered = delta.sequences.iter().flat_map(|g| g.rows.iter().flat_map(|r| [r.id.queue, r.id.producer]));
+        let relied = delta.keys.iter().flat_map(KeyDef::names).chain(delta.names.iter().map(|n| n.id)).chain(numbered);
         let needed: BTreeSet<_> = kept.chain(relied).collect();
         let names: Vec<NameDef> = names.into_iter().filter(|n| !needed.contains(&n.id)).collect();
         delta.retired_names = self.registry.retire_names(&names);

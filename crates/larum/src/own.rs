@@ -1,5 +1,6 @@
 //! Larum's own metrics, made from the signal list.
 
+use larum_aggregate::NameKind;
 use larum_export::own;
 use larum_fold::Registry as Names;
 use larum_view::signals;
@@ -74,14 +75,9 @@ impl OwnMetrics {
         raise(&self.client_errors, "other", value(&shared.clients.other));
         self.outbox_bytes.set(value(&shared.outbox_bytes) as f64);
         let Some(names) = names else { return };
-        use larum_aggregate::NameKind::{Region, Service, Tenant};
-        let usages = [
-            ("tenant", names.usage(Tenant), names.budget(Tenant)),
-            ("region", names.usage(Region), names.budget(Region)),
-            ("service", names.usage(Service), names.budget(Service)),
-            ("key", names.key_usage(), names.key_budget()),
-        ];
-        for (kind, usage, budget) in usages {
+        let of_kind = |kind: NameKind| (kind.as_str(), names.usage(kind), names.budget(kind));
+        let usages = NameKind::ALL.into_iter().map(of_kind);
+        for (kind, usage, budget) in usages.chain([("key", names.key_usage(), names.key_budget())]) {
             self.names_held.with_label_values(&[kind]).set(usage.held() as i64);
             self.names_budget.with_label_values(&[kind]).set(budget as i64);
             raise(&self.names_refused, kind, usage.refused());

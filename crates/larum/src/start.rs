@@ -62,7 +62,8 @@ pub fn plan(config: &Config, view: &View, watcher: &Watcher, now_ns: i64) -> Res
     let mut next_id = view.partitions().map(|p| p.start.id.0 + 1).max().unwrap_or(0);
     for (source, id) in config.sources.iter().zip(source_ids(config, view)) {
         let (name, topics) = (source.name.clone(), source.topics.clone());
-        let def = SourceDef { id, name, delay_s: source.policy.delay_s, topics };
+        let (delay_s, grace) = (source.policy.delay_s, source.grace.clone());
+        let def = SourceDef { id, name, delay_s, topics, grace };
         if view.source(id).is_none_or(|s| s.def != def) {
             plan.sources.push(def);
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 use larum::durable::{Durable, resume};
 use larum::keeper::{Keeper, Round, WorkerCut};
 use larum_aggregate::time::SECOND_NS;
-use larum_aggregate::{Cover, NameKind, PartitionId, PartitionStart, SourceDef, SourceId};
+use larum_aggregate::{Graces, NameKind, PartitionId, PartitionStart, SourceDef, SourceId};
 use larum_event::Limits;
 use larum_fold::{Budgets, DeadLetters, PartStatus, Record, Registry, SourcePolicy, Worker};
 use larum_store::{Store, StoreLimits};
@@ -39,17 +39,14 @@ impl Rig {
         let durable = Arc::new(RwLock::new(durable));
         let mut keeper = Keeper::new(store, Vec::new(), durable.clone(), registry.clone(), T * SECOND_NS);
         if fresh {
-            let start = PartitionStart {
-                id: PartitionId(0),
-                source: SOURCE,
-                topic: "t".into(),
-                topic_id: None,
-                partition: 0,
-                start: 0,
-                origin: 0,
-                cover: Cover::Birth,
-            };
-            let new_sources = vec![SourceDef { id: SOURCE, name: "s".into(), delay_s: 0, topics: vec!["t".into()] }];
+            let start = PartitionStart::from_birth(PartitionId(0), SOURCE, "t", 0);
+            let new_sources = vec![SourceDef {
+                id: SOURCE,
+                name: "s".into(),
+                delay_s: 0,
+                topics: vec!["t".into()],
+                grace: Graces::default(),
+            }];
             keeper.commit(Round { new_sources, new_partitions: vec![start], ..Round::default() }).unwrap();
         }
         let mut worker = Worker::new(registry.clone(), Limits::default(), 1);
@@ -144,7 +141,7 @@ fn keys_over_the_budget_lose_their_tenant_then_their_service() {
     let view = &durable.view;
     let mut counts = std::collections::BTreeMap::new();
     for key in view.keys() {
-        let labels = [key.def.tenant, key.def.service].map(|name| view.name(name).to_string());
+        let labels = [key.def.tenant, key.def.component].map(|name| view.name(name).to_string());
         counts.insert(labels, key.codes().map(|code| code.1).sum::<u64>());
     }
     assert_eq!(counts.values().sum::<u64>(), 100, "{counts:?}");

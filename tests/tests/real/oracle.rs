@@ -20,19 +20,26 @@ fn body(message: &Message) -> Body {
         Err(reason) => Body::Bad(reason.to_string()),
         Ok(event) => {
             let text = |at: usize| event.texts[at].1.clone();
-            Body::Event(Ev {
+            let find = |name| event.texts.iter().find(|t| t.0 == name).and_then(|t| t.1.clone());
+            let number = |name| event.numbers.iter().find(|n| n.0 == name).and_then(|n| n.1);
+            Body::Event(Box::new(Ev {
                 time_ns: event.time_ns,
                 kind: event.kind.clone(),
                 op: event.op.clone(),
                 tenant: text(1).unwrap_or_default(),
                 region: text(2),
                 service: text(3),
-                hop: event.texts.iter().find(|t| t.0 == "hop").and_then(|t| t.1.clone()),
+                hop: find("hop"),
                 outcome: event.outcome.clone().unwrap_or_default(),
                 reason: event.reason.clone(),
                 latency_ns: event.latency_ns,
                 count: event.count,
-            })
+                queue: find("queue").unwrap_or_default(),
+                producer: find("producer"),
+                epoch: number("epoch").unwrap_or(0),
+                seq: number("seq"),
+                enqueued_ns: event.enqueued_ns,
+            }))
         }
     }
 }
@@ -96,10 +103,18 @@ impl Oracle {
             let op = format!("change {} {}", label(l, "service"), label(l, "op"));
             got.insert(["", label(l, "region"), &op, "", ""].map(String::from).to_vec(), value as u64);
         }
+        for (l, value) in scrape.of("larum_audit_records_total") {
+            let op = format!("audit {}", label(l, "queue"));
+            got.insert(["", label(l, "region"), &op, "", ""].map(String::from).to_vec(), value as u64);
+        }
         assert_same(&got, &want);
         let sum = |suffix: &str| {
-            let names =
-                ["larum_login_latency_seconds", "larum_token_latency_seconds", "larum_permission_latency_seconds"];
+            let names = [
+                "larum_login_latency_seconds",
+                "larum_token_latency_seconds",
+                "larum_permission_latency_seconds",
+                "larum_audit_delivery_delay_seconds",
+            ];
             names.iter().flat_map(|n| scrape.of(&format!("{n}{suffix}")).map(|s| s.1).collect::<Vec<_>>()).sum::<f64>()
         };
         assert_eq!(sum("_count") as u64, latencies.0, "latency counts");
@@ -219,6 +234,7 @@ pub fn truth_series(truth: &larum_load::Truth) -> Totals {
             "larum_login_attempts_total" => "login".to_string(),
             "larum_token_requests_total" => get("op").to_string(),
             "larum_permission_decisions_total" => format!("permission {} {} ", get("service"), get("op")),
+            "larum_audit_records_total" => format!("audit {}", get("queue")),
             _ => format!("change {} {}", get("service"), get("op")),
         };
         let texts = [get("tenant"), get("region"), &op, get("outcome"), get("reason")];

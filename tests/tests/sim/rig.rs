@@ -8,11 +8,11 @@ use larum::durable::{Durable, resume};
 use larum::keeper::{Committed, Keeper, Round, WorkerCut};
 use larum::shared::{PartShared, SourceShared};
 use larum_aggregate::time::WINDOWS;
-use larum_aggregate::{Cover, Delta, PartitionId, PartitionStart, SourceDef, SourceId};
+use larum_aggregate::{Delta, Graces, PartitionId, PartitionStart, SourceDef, SourceId};
 use larum_event::{CodeParts, Kind, Limits};
 use larum_fold::{Budgets, DeadLetters, PartStatus, Record, Registry, SourcePolicy, Worker};
 use larum_store::{Builder, Store, StoreLimits, configure};
-use larum_view::View;
+use larum_view::{AuditQueue, View};
 
 use super::disk::ModelDisk;
 use larum_tests::recount::{Body, Judged, Partition, S, Totals, random};
@@ -56,6 +56,8 @@ pub struct Rig {
     held: Vec<bool>,
     /// How often one was held.
     pub holds: u64,
+    /// What audit queues showed, added up.
+    pub audited: larum_tests::audit::Shown,
     policy: SourcePolicy,
     minted: bool,
     disk: ModelDisk,
@@ -98,6 +100,7 @@ impl Rig {
             parts: Vec::new(),
             held: Vec::new(),
             holds: 0,
+            audited: Default::default(),
             seen: (Totals::new(), vec![0; partitions]),
             rng,
             fault,
@@ -124,20 +127,14 @@ impl Rig {
         }
         let mut round = Round { now_ns: self.now_ns, ..Round::default() };
         let (name, topics) = ("model".into(), vec!["t".into()]);
-        round.new_sources = vec![SourceDef { id: SOURCE, name, delay_s: self.policy.delay_s, topics }];
+        round.new_sources =
+            vec![SourceDef { id: SOURCE, name, delay_s: self.policy.delay_s, topics, grace: Graces::default() }];
         for (at, partition) in self.log.iter_mut().enumerate() {
             partition.origin = self.rng.i64(0..=partition.end());
             partition.start = self.rng.i64(0..=partition.origin);
-            round.new_partitions.push(PartitionStart {
-                id: PartitionId(at as u32),
-                source: SOURCE,
-                topic: "t".into(),
-                topic_id: None,
-                partition: at as i32,
-                start: partition.start,
-                origin: partition.origin,
-                cover: Cover::Birth,
-            });
+            let start = PartitionStart::from_birth(PartitionId(at as u32), SOURCE, "t", at as i32);
+            let (start, origin) = (PartitionStart { start: partition.start, ..start }, partition.origin);
+            round.new_partitions.push(PartitionStart { origin, ..start });
         }
         self.keeper.commit(round).unwrap();
         self.seen.1 = self.log.iter().map(|p| p.start).collect();
@@ -420,6 +417,22 @@ impl Rig {
         self.recount_windows(view, next)
     }
 
+    /// What audit queues show at a tick, if every tick was read before it was applied.
+    fn check_audit(&mut self, tick: u32) -> Result<(), String> {
+        let events: Vec<_> = self.log.iter().flat_map(Partition::audit).collect();
+        let want = larum_tests::audit::recount(&events, i64::from(tick), i64::from(Graces::default().default_s));
+        want.values().flat_map(|shown| shown.iter().enumerate()).for_each(|(at, n)| self.audited[at] += n);
+        let durable = self.durable.read().unwrap();
+        let view = &durable.view;
+        let Some(source) = view.source(SOURCE) else { return Ok(()) };
+        let shown = |queue: &AuditQueue| {
+            let (state, c) = (queue.state(), queue.counts);
+            [state.backlog, state.missing, c.gaps, c.recovered, c.repeated, c.epochs, c.untracked, c.skewed]
+        };
+        let got = source.queues.iter().map(|(name, queue)| (view.name(*name).to_string(), shown(queue))).collect();
+        same(&format!("audit queues at tick {tick}"), got, want)
+    }
+
     fn recount_windows(&self, view: &View, next: &[i64]) -> Result<(), String> {
         let Some(end_s) = view.source(SOURCE).and_then(|s| s.window_end_s()) else { return Ok(()) };
         let judged: Vec<Vec<(i64, Judged)>> = self.log.iter().map(Partition::judge).collect();
@@ -519,6 +532,7 @@ impl Rig {
                 let want = ends.range(..=i64::from(tick)).next_back().map_or(self.log[at].start, |e| *e.1);
                 same(&format!("end of tick {tick} in partition {at}"), self.seen.1[at], want)?;
             }
+            self.check_audit(tick)?;
         }
         Ok(())
     }
@@ -535,7 +549,7 @@ fn budgets(minted: bool) -> Budgets {
 
 fn labels(view: &View, key: &larum_view::KeyView, code: larum_event::Code) -> Vec<String> {
     let CodeParts { kind, op, outcome, reason, hop } = code.parts();
-    let [tenant, region, service] = [key.def.tenant, key.def.region, key.def.service].map(|name| view.name(name));
+    let [tenant, region, service] = [key.def.tenant, key.def.region, key.def.component].map(|name| view.name(name));
     let hop = hop.map_or("", |hop| hop.as_str());
     let (op, outcome, reason) = (op.as_str(), outcome.as_str(), reason.as_str());
     match kind {
@@ -544,7 +558,8 @@ fn labels(view: &View, key: &larum_view::KeyView, code: larum_event::Code) -> Ve
             [tenant, region, &format!("permission {service} {op} {hop}"), outcome, ""].map(String::from).to_vec()
         }
         Kind::Change => [tenant, region, &format!("change {service} {op}"), "", ""].map(String::from).to_vec(),
-        _ => [tenant, region, op, outcome, reason].map(String::from).to_vec(),
+        Kind::Audit => ["", region, &format!("audit {service}"), "", ""].map(String::from).to_vec(),
+        Kind::Token => [tenant, region, op, outcome, reason].map(String::from).to_vec(),
     }
 }
 

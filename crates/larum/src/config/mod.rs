@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use larum_aggregate::Graces;
 use larum_aggregate::time::{LONGEST_WINDOW_S, WINDOWS, Window};
 use larum_event::{Code, Histogram, Hop, Kind, Limits, Measured, Op, Outcome, Records, parse_rfc3339_ns};
 use larum_fold::{Budgets, SourcePolicy};
@@ -48,6 +49,8 @@ pub struct SourceConfig {
     pub topics: Vec<String>,
     /// How its records are read and judged.
     pub policy: SourcePolicy,
+    /// Graces of its audit queues.
+    pub grace: Graces,
 }
 
 /// What becomes of refused records.
@@ -110,12 +113,13 @@ pub struct Overrides {
 }
 
 /// Sample lines that one key can hold at most: attempts and requests of every code, latency histograms of every
-/// outcome and op, and per exposed window four login gauges and three quantiles of every op; or permissions and changes.
+/// outcome and op, and per exposed window four login gauges and three quantiles of every op; or permissions, changes
+/// and audit records. What audit queues show by themselves is less than that of the keys that they need.
 fn lines_per_key_max(windows: u64) -> u64 {
     const HISTOGRAM_LINES: u64 = 21;
     let codes = (0..Code::COUNT).filter(|code| matches!(Code(*code).parts().kind, Kind::Login | Kind::Token)).count();
-    let is_permission = |id: &u16| matches!(Histogram(*id).measured(), Measured::Permission(..));
-    let histograms = (0..Histogram::COUNT).filter(|id| !is_permission(id)).count();
+    let is_of_tenant = |id: &u16| matches!(Histogram(*id).measured(), Measured::Login(_) | Measured::Token(_));
+    let histograms = (0..Histogram::COUNT).filter(is_of_tenant).count();
     let ops = Op::listed(Kind::Token).len() as u64;
     let of_tenant = codes as u64 + histograms as u64 * HISTOGRAM_LINES + windows * (4 + 3 * ops);
     // A key with a service shows decisions by op and outcome, and escalations by hop.
@@ -140,8 +144,8 @@ impl Config {
 
     /// Sample lines that a scrape can hold at most, by the budgets.
     pub fn scrape_lines(&self) -> u64 {
-        // Per region: logins and tokens, permissions, changes that are told apart by nothing else.
-        let others = 3 * (self.budgets.platform_names as u64 + 2) * self.sources.len() as u64;
+        // Per region: logins and tokens, permissions, changes, audit records that are told apart by nothing else.
+        let others = 4 * (self.budgets.platform_names as u64 + 2) * self.sources.len() as u64;
         (self.budgets.keys as u64 + others).saturating_mul(lines_per_key_max(self.windows.len() as u64))
     }
 
@@ -200,8 +204,8 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
     }
     if !overrides.topics.is_empty() {
         let name = sources.first().map_or("default".to_string(), |s| s.name.clone());
-        let policy = sources.first().map_or_else(SourcePolicy::default, |s| s.policy.clone());
-        sources = vec![SourceConfig { name, topics: overrides.topics.clone(), policy }];
+        let (policy, grace) = sources.first().map(|s| (s.policy.clone(), s.grace.clone())).unwrap_or_default();
+        sources = vec![SourceConfig { name, topics: overrides.topics.clone(), policy, grace }];
     }
     let mut letters = reader.map("dead_letters");
     let topic = overrides.dead_letter_topic.clone().or(letters.optional_text("topic"));
@@ -262,9 +266,22 @@ fn read_source(source: &mut Reader<'_>) -> SourceConfig {
     if topics.is_empty() {
         source.complain("topics", "needs at least one topic, as in `topics: [auth-events]`");
     }
+    let mut audit = source.map("audit");
+    let day = Duration::from_secs(86_400);
+    let mut grace = Graces {
+        default_s: audit.duration("grace", "60s", Duration::ZERO..=day).as_secs() as u32,
+        ..Graces::default()
+    };
+    for mut queue in audit.list_of_maps("queues") {
+        let (name, of_queue) = (queue.required_text("name"), queue.duration("grace", "60s", Duration::ZERO..=day));
+        grace.by_queue.insert(name, of_queue.as_secs() as u32);
+        audit.close(queue);
+    }
+    source.close(audit);
     SourceConfig {
         name,
         topics,
+        grace,
         policy: SourcePolicy {
             records: source.choice("records", &records),
             region: source.optional_text("region").map(Arc::from),
