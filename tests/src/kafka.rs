@@ -81,14 +81,24 @@ impl Kafka {
     }
 
     fn start_with(jvm: Vec<String>) -> anyhow::Result<Kafka> {
-        let dir = tempfile::tempdir().context("no temporary folder for Kafka")?;
+        Kafka::start_in(tempfile::tempdir().context("no temporary folder for Kafka")?, jvm, "", "", &[])
+    }
+
+    /// A broker with further `listeners` (each with a comma in front) and `settings`; `format` goes to the storage tool.
+    pub(crate) fn start_in(
+        dir: TempDir,
+        jvm: Vec<String>,
+        listeners: &str,
+        settings: &str,
+        format: &[&str],
+    ) -> anyhow::Result<Kafka> {
         let [brokers, controller] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
-        fs::write(dir.path().join("server.properties"), properties(&brokers, &controller, dir.path()))
-            .context("cannot write server.properties")?;
+        let properties = properties(&brokers, &controller, listeners, dir.path()) + settings;
+        fs::write(dir.path().join("server.properties"), properties).context("cannot write server.properties")?;
         // Each broker is a cluster of its own, with an id of its own.
         let cluster_id = format!("{CLUSTER_ID_BEGIN}{:08x}", fastrand::u32(..));
-        let format = ["kafka.tools.StorageTool", "format", "-t", &cluster_id, "-c"];
-        run("java", java_args(&[], &format, dir.path())?, "").context("cannot format Kafka's storage")?;
+        let tool = [&["kafka.tools.StorageTool", "format", "-t", &cluster_id], format, &["-c"]].concat();
+        run("java", java_args(&[], &tool, dir.path())?, "").context("cannot format Kafka's storage")?;
         let child = spawn_broker(&jvm, dir.path(), &brokers)?;
         let admin = client(&brokers).create().context("cannot create the admin client")?;
         Ok(Kafka { child, admin, brokers, jvm, dir })
@@ -372,9 +382,9 @@ fn check_topics(what: &str, results: KafkaResult<Vec<TopicResult>>) -> anyhow::R
     Ok(())
 }
 
-fn properties(brokers: &str, controller: &str, dir: &Path) -> String {
+fn properties(brokers: &str, controller: &str, more: &str, dir: &Path) -> String {
     let settings = SETTINGS.split_whitespace().collect::<Vec<_>>().join("\n");
-    let listeners = format!("listeners=PLAINTEXT://{brokers},CONTROLLER://{controller}");
+    let listeners = format!("listeners=PLAINTEXT://{brokers},CONTROLLER://{controller}{more}");
     let data = dir.join("data");
     format!("{settings}\n{listeners}\ncontroller.quorum.voters=1@{controller}\nlog.dirs={}\n", data.display())
 }

@@ -5,3 +5,4 @@ pub mod kafka;
 pub mod process;
 pub mod prometheus;
 pub mod recount;
+pub mod secured;

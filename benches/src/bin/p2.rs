@@ -98,7 +98,12 @@ fn cpu_ns(pid: &str) -> f64 {
 /// Reads everything with the reader's own consumer and does nothing with it; prints records per second from the first
 /// on.
 fn bare(brokers: &str, ends: &[i64]) -> anyhow::Result<()> {
-    let settings = ClientSettings { brokers: brokers.into(), group: "bare".into(), queue_bytes: 64 << 20 };
+    let settings = ClientSettings {
+        brokers: brokers.into(),
+        group: "bare".into(),
+        queue_bytes: 64 << 20,
+        security: Default::default(),
+    };
     let mut consumer = Consumer::new(&settings, 1, Default::default())?;
     for partition in 0..ends.len() {
         let slot = consumer.add(TOPIC, partition as i32);
@@ -123,8 +128,13 @@ fn bare(brokers: &str, ends: &[i64]) -> anyhow::Result<()> {
 
 /// The same with rust-rdkafka's own loop, one message at a time.
 fn poll(brokers: &str, ends: &[i64]) -> anyhow::Result<()> {
-    let settings = ClientSettings { brokers: brokers.into(), group: "bare".into(), queue_bytes: 64 << 20 };
-    let consumer: BaseConsumer = settings.reader(1).set("enable.partition.eof", "false").create()?;
+    let settings = ClientSettings {
+        brokers: brokers.into(),
+        group: "bare".into(),
+        queue_bytes: 64 << 20,
+        security: Default::default(),
+    };
+    let consumer: BaseConsumer = settings.reader(1)?.set("enable.partition.eof", "false").create()?;
     let mut partitions = TopicPartitionList::new();
     for partition in 0..ends.len() {
         partitions.add_partition_offset(TOPIC, partition as i32, Offset::Offset(0))?;

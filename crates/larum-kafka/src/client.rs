@@ -1,12 +1,15 @@
 //! Settings of the Kafka clients, and what the clients report on their own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
+
+use crate::security::{self, Security};
 
 /// Why Kafka could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,8 @@ impl KafkaError {
 pub struct ClientSettings {
     /// `host:port`, comma-separated.
     pub brokers: String,
+    /// How the link is secured.
+    pub security: Security,
     /// Group under which offsets are committed, for lag tools only.
     pub group: String,
     /// Memory for records that were fetched and not read yet, all consumers together, bytes.
@@ -59,16 +64,24 @@ pub struct ClientStats {
 #[derive(Clone, Debug)]
 pub struct Context {
     stats: Arc<ClientStats>,
+    token: Option<PathBuf>,
 }
 
 impl Context {
-    /// Counts into `stats`.
-    pub fn new(stats: Arc<ClientStats>) -> Self {
-        Context { stats }
+    /// Of a client with these settings; counts into `stats`.
+    pub fn new(settings: &ClientSettings, stats: Arc<ClientStats>) -> Self {
+        Context { stats, token: settings.security.token_file() }
     }
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let path = self.token.as_ref().ok_or("no token is configured")?;
+        Ok(security::token(path)?)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // Errors come through `error` as well; the rest is of use only when somebody debugs.
         match level {
@@ -100,7 +113,10 @@ impl ConsumerContext for Context {}
 
 impl ClientSettings {
     /// What all clients share.
-    pub(crate) fn base(&self) -> ClientConfig {
+    ///
+    /// # Errors
+    /// A secret's file cannot be read.
+    pub(crate) fn base(&self) -> Result<ClientConfig, KafkaError> {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.brokers)
@@ -110,13 +126,17 @@ impl ClientSettings {
             // The default of 5 minutes hides new partitions and deleted topics.
             .set("topic.metadata.refresh.interval.ms", "5000")
             .set("log.connection.close", "false");
-        config
+        self.security.apply(&mut config)?;
+        Ok(config)
     }
 
     /// Settings of a consumer that reads; `consumers` share the queue memory. The benches use the same for their floor.
-    pub fn reader(&self, consumers: usize) -> ClientConfig {
+    ///
+    /// # Errors
+    /// A secret's file cannot be read.
+    pub fn reader(&self, consumers: usize) -> Result<ClientConfig, KafkaError> {
         let queue_kbytes = (self.queue_bytes / 1024 / consumers.max(1) as u64).clamp(1024, 2_097_151);
-        let mut config = self.base();
+        let mut config = self.base()?;
         config
             .set("group.id", &self.group)
             .set("enable.auto.commit", "false")
@@ -132,6 +152,6 @@ impl ClientSettings {
             // What waits is still in the cache when its turn comes; enough for 1 M records/s from 10 ms away.
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", queue_kbytes.to_string());
-        config
+        Ok(config)
     }
 }

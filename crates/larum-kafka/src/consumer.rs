@@ -74,7 +74,7 @@ impl Consumer {
     /// # Errors
     /// The client cannot be made.
     pub fn new(settings: &ClientSettings, consumers: usize, stats: Arc<ClientStats>) -> Result<Self, KafkaError> {
-        let client = BaseConsumer::from_config_and_context(&settings.reader(consumers), Context::new(stats))
+        let client = BaseConsumer::from_config_and_context(&settings.reader(consumers)?, Context::new(settings, stats))
             .map_err(|e| KafkaError::Setup(e.to_string()))?;
         let queue =
             BatchQueue::new(&client, BATCH_MAX).ok_or_else(|| KafkaError::Setup("no queue can be made".into()))?;

@@ -1,6 +1,6 @@
 //! Kafka: consumer, broker ends and identities, producers, embedded broker. Knows nothing of windows or signals.
 //!
-//! Reading order: [`client`] (settings and what the client reports), [`consumer`] (records of assigned partitions),
+//! Reading order: [`client`] (settings and what the client reports), [`security`] (TLS and who we are), [`consumer`] (records of assigned partitions),
 //! [`watch`] (ends, discovery, identities), [`producer`] (dead letters, generated load), [`embedded`] (the demo's
 //! broker). `native` is the only module of Larum with unsafe code.
 
@@ -10,6 +10,7 @@ pub mod embedded;
 #[allow(unsafe_code)]
 mod native;
 pub mod producer;
+pub mod security;
 pub mod watch;
 
 pub use client::{ClientSettings, ClientStats, KafkaError};

@@ -1,4 +1,5 @@
-//! librdkafka's batch interface and topic ids, which the rdkafka crate does not wrap: the only unsafe code of Larum.
+//! librdkafka's batch interface, topic ids and tokens of unpolled clients, which the rdkafka crate does not wrap: the only
+//! unsafe code of Larum.
 //!
 //! Safety rests on three rules. Every pointer comes from librdkafka and is freed once, by the type that owns it. A
 //! message's bytes are lent only until the next message is taken (`&mut self`). The client outlives the queue: both live
@@ -9,6 +10,7 @@ use std::ffi::{CStr, CString};
 use std::ptr::{self, NonNull};
 
 use rdkafka::bindings as sys;
+use rdkafka::client::{Client, ClientContext, OAuthToken};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 
 /// A message as librdkafka holds it, lent until the next one is taken.
@@ -181,6 +183,29 @@ impl Drop for BatchQueue {
         // SAFETY: created by us, destroyed once.
         unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) };
     }
+}
+
+/// Gives a client the token by which it says who it is. Only for clients that nobody polls: others ask for it.
+pub fn give_token<C: ClientContext>(client: &Client<C>, token: &OAuthToken) -> Result<(), String> {
+    let text = |text: &str| CString::new(text).map_err(|_| "the token holds a zero byte".to_string());
+    let (value, principal) = (text(&token.token)?, text(&token.principal_name)?);
+    let mut error = [0; 256];
+    // SAFETY: the client and all texts outlive the call; the message is written within the length given, with a zero.
+    let code = unsafe {
+        sys::rd_kafka_oauthbearer_set_token(
+            client.native_ptr(),
+            value.as_ptr(),
+            token.lifetime_ms,
+            principal.as_ptr(),
+            ptr::null_mut(),
+            0,
+            error.as_mut_ptr(),
+            error.len(),
+        )
+    };
+    // SAFETY: as above.
+    let why = || unsafe { CStr::from_ptr(error.as_ptr()) }.to_string_lossy().into_owned();
+    if code as i32 == 0 { Ok(()) } else { Err(why()) }
 }
 
 /// Ids of topics by name, as the broker gives them; topics that it does not describe are left out.

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::{DefaultClientContext, OAuthToken};
 use rdkafka::config::{FromClientConfig, FromClientConfigAndContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
 use crate::client::{ClientSettings, ClientStats, Context, KafkaError};
+use crate::{native, security};
 
 /// A record to send; `ticket` comes back with its delivery.
 #[derive(Debug)]
@@ -41,6 +43,12 @@ struct Reports {
 }
 
 impl ClientContext for Reports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.context.generate_oauth_token(config)
+    }
+
     fn error(&self, error: ClientError, reason: &str) {
         self.context.error(error, reason);
     }
@@ -75,13 +83,13 @@ impl Producer {
     /// The client cannot be made.
     pub fn new(settings: &ClientSettings, topic: &str, stats: Arc<ClientStats>) -> Result<Self, KafkaError> {
         let (sender, deliveries) = channel();
-        let mut config = settings.base();
+        let mut config = settings.base()?;
         config
             .set("acks", "all")
             .set("linger.ms", "5")
             .set("message.max.bytes", "100000000")
             .set("message.timeout.ms", DELIVERY_TIMEOUT_MS);
-        let reports = Reports { context: Context::new(stats), sender };
+        let reports = Reports { context: Context::new(settings, stats), sender };
         let client = ThreadedProducer::from_config_and_context(&config, reports)
             .map_err(|e| KafkaError::Setup(e.to_string()))?;
         Ok(Producer { topic: topic.to_string(), client, deliveries })
@@ -113,9 +121,19 @@ impl Producer {
     }
 }
 
+/// A client for questions about topics.
+fn admin(settings: &ClientSettings) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
+    let admin = AdminClient::from_config(&settings.base()?).map_err(|e| KafkaError::Setup(e.to_string()))?;
+    if let Some(path) = settings.security.token_file() {
+        let token = security::token(&path)?;
+        native::give_token(admin.inner(), &token).map_err(KafkaError::Setup)?;
+    }
+    Ok(admin)
+}
+
 /// Largest record that a topic takes, bytes; `None` when the broker does not say.
 pub fn record_bytes_max(settings: &ClientSettings, topic: &str, timeout: Duration) -> Option<usize> {
-    let admin = AdminClient::from_config(&settings.base()).ok()?;
+    let admin = admin(settings).ok()?;
     let options = AdminOptions::new().request_timeout(Some(timeout));
     let asked = [ResourceSpecifier::Topic(topic)];
     let answer = futures_executor::block_on(admin.describe_configs(&asked, &options)).ok()?;
@@ -129,8 +147,7 @@ pub fn record_bytes_max(settings: &ClientSettings, topic: &str, timeout: Duratio
 /// The broker refuses.
 pub fn create_topic(settings: &ClientSettings, topic: &str, partitions: i32) -> Result<(), KafkaError> {
     let what = || format!("creating topic {topic}");
-    let admin: AdminClient<_> =
-        AdminClient::from_config(&settings.base()).map_err(|e| KafkaError::request(what(), e))?;
+    let admin = admin(settings)?;
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     let answers = futures_executor::block_on(admin.create_topics([&new], &AdminOptions::new()))
         .map_err(|e| KafkaError::request(what(), e))?;
@@ -154,6 +171,12 @@ struct LoadReports {
 }
 
 impl ClientContext for LoadReports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.context.generate_oauth_token(config)
+    }
+
     fn error(&self, error: ClientError, reason: &str) {
         self.context.error(error, reason);
     }
@@ -176,7 +199,7 @@ impl LoadProducer {
     /// # Errors
     /// The client cannot be made.
     pub fn new(settings: &ClientSettings, topic: &str, stats: Arc<ClientStats>) -> Result<Self, KafkaError> {
-        let mut config = settings.base();
+        let mut config = settings.base()?;
         config
             .set("acks", "all")
             // Each event once and in order, or the truth file would be wrong.
@@ -186,7 +209,7 @@ impl LoadProducer {
             .set("queue.buffering.max.messages", "500000")
             .set("queue.buffering.max.kbytes", "262144");
         let failed = Arc::new(std::sync::atomic::AtomicU64::new(0));
-        let reports = LoadReports { context: Context::new(stats), failed: failed.clone() };
+        let reports = LoadReports { context: Context::new(settings, stats), failed: failed.clone() };
         let client = ThreadedProducer::from_config_and_context(&config, reports)
             .map_err(|e| KafkaError::Setup(e.to_string()))?;
         Ok(LoadProducer { topic: topic.to_string(), client, failed })

@@ -32,7 +32,7 @@ impl Watcher {
     /// # Errors
     /// The client cannot be made.
     pub fn new(settings: &ClientSettings, stats: Arc<ClientStats>, timeout: Duration) -> Result<Self, KafkaError> {
-        let client = BaseConsumer::from_config_and_context(&settings.reader(1), Context::new(stats))
+        let client = BaseConsumer::from_config_and_context(&settings.reader(1)?, Context::new(settings, stats))
             .map_err(|e| KafkaError::Setup(e.to_string()))?;
         Ok(Watcher { client, timeout })
     }

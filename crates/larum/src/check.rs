@@ -1,5 +1,7 @@
 //! `larum check`: every problem of a configuration at once, without touching anything.
 
+use larum_kafka::security::Verify;
+
 use crate::config::{Config, Overrides, Problem};
 
 /// Exit code of a bad configuration (`EX_USAGE`).
@@ -21,7 +23,8 @@ pub fn resolve(path: Option<&std::path::Path>, overrides: &Overrides) -> Result<
 
 /// What a configuration amounts to, in plain words.
 pub fn describe(config: &Config) -> String {
-    let mut text = format!("reads {} from {}\n", topics(config), config.kafka.brokers);
+    let mut text =
+        format!("reads {} from {} by {}\n", topics(config), config.kafka.brokers, config.kafka.security.protocol());
     text += &match &config.dead_letters.topic {
         Some(topic) => format!("refused records go to {topic}\n"),
         None => "refused records are counted only, their bytes are lost: set dead_letters.topic\n".to_string(),
@@ -33,6 +36,11 @@ pub fn describe(config: &Config) -> String {
         config.budgets.keys,
         config.scrape_lines()
     );
+    text += match &config.kafka.security.tls {
+        None => "warning: PLAINTEXT lets anybody between here and the brokers read and alter the events\n",
+        Some(tls) if tls.verify == Verify::None => "warning: tls.verify: none trusts whoever answers as a broker\n",
+        Some(_) => "",
+    };
     text + "advice: set message.timestamp.type=LogAppendTime on the topics; a catch-up under CreateTime cannot clamp a \
             producer's false clock\n"
 }

@@ -126,6 +126,9 @@ pub struct LoadArgs {
     /// Kafka brokers, host:port, comma-separated.
     #[arg(long, value_name = "HOST:PORT,...", default_value = "localhost:9092")]
     pub brokers: String,
+    /// Reach Kafka as this file's section `kafka` says, in place of --brokers.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Topic to write to; created if it is not there.
     #[arg(long, default_value = "auth-events")]
     pub topic: String,

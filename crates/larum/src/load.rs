@@ -8,8 +8,10 @@ use larum_aggregate::time::SECOND_NS;
 use larum_kafka::{ClientSettings, LoadProducer, producer};
 use larum_load::{Generator, Profile, Scenario, Truth};
 
+use crate::check;
 use crate::cli::LoadArgs;
 use crate::clock::now_ns;
+use crate::config::{Overrides, Problem};
 
 /// Wait when the client's queue is full, or the next event is not due.
 const WAIT: Duration = Duration::from_millis(1);
@@ -35,6 +37,18 @@ fn profile(args: &LoadArgs, start_ns: i64) -> Profile {
     }
 }
 
+/// How to reach Kafka: as the file says, if there is one.
+fn settings(args: &LoadArgs) -> anyhow::Result<ClientSettings> {
+    let group = "larum-load".to_string();
+    let Some(path) = &args.config else {
+        let (brokers, security) = (args.brokers.clone(), Default::default());
+        return Ok(ClientSettings { brokers, group, queue_bytes: 64 << 20, security });
+    };
+    let problems = |found: Vec<Problem>| found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let config = check::resolve(Some(path), &Overrides::default()).map_err(|found| anyhow::anyhow!(problems(found)))?;
+    Ok(ClientSettings { group, ..config.kafka })
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -45,7 +59,7 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
         std::io::stdout().write_all(explained.collect::<String>().as_bytes())?;
         return Ok(());
     }
-    let settings = ClientSettings { brokers: args.brokers.clone(), group: "larum-load".into(), queue_bytes: 64 << 20 };
+    let settings = settings(args)?;
     producer::create_topic(&settings, &args.topic, args.partitions)?;
     let producer = LoadProducer::new(&settings, &args.topic, Default::default())?;
     // Fast and of a known size: the events lie in the past and end now, so that a reader catches up with them.

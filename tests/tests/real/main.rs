@@ -14,3 +14,4 @@ mod oracle;
 mod program;
 mod prometheus;
 mod scrape;
+mod secured;

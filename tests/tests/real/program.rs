@@ -26,12 +26,21 @@ pub struct Larum {
 impl Larum {
     /// Starts it on `topics`, with more flags as given.
     pub fn start(brokers: &str, topics: &[&str], more: &[&str]) -> Larum {
-        let state = tempfile::tempdir().unwrap();
-        let port = free_port();
         let mut args = vec!["run".to_string(), "--brokers".into(), brokers.into()];
         for topic in topics {
             args.extend(["--topic".to_string(), topic.to_string()]);
         }
+        Larum::with(args, more)
+    }
+
+    /// Starts it with a configuration file.
+    pub fn configured(config: &Path, more: &[&str]) -> Larum {
+        Larum::with(vec!["run".to_string(), "--config".into(), config.display().to_string()], more)
+    }
+
+    fn with(mut args: Vec<String>, more: &[&str]) -> Larum {
+        let state = tempfile::tempdir().unwrap();
+        let port = free_port();
         if !more.contains(&"--state") {
             args.extend(["--state".to_string(), state.path().display().to_string()]);
         }

@@ -1,5 +1,6 @@
 //! Configuration: a YAML file and flags to one resolved, checked value; every problem at once, with its line.
 
+mod kafka;
 mod node;
 mod reader;
 
@@ -190,13 +191,6 @@ impl Config {
 /// Reads every section; what is missing has its default. The reference is `config/larum.yaml`.
 fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut kafka = reader.map("kafka");
-    let settings = ClientSettings {
-        brokers: overrides.brokers.clone().unwrap_or(kafka.text("brokers", "")),
-        group: kafka.text("group", "larum"),
-        queue_bytes: kafka.bytes("queue_memory", 64 << 20, 1 << 20..=64 << 30),
-    };
-    reader.close(kafka);
     let mut sources: Vec<SourceConfig> = Vec::new();
     for mut source in reader.list_of_maps("sources") {
         sources.push(read_source(&mut source));
@@ -235,7 +229,7 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
     let scrape_lines_max = limits.number("scrape_lines", 40_000_000, 1_000..=10_000_000_000);
     reader.close(limits);
     Config {
-        kafka: settings,
+        kafka: kafka::read(reader, overrides),
         sources,
         dead_letters,
         start_at: start_at.unwrap_or(StartAt::End),
@@ -369,6 +363,38 @@ mod tests {
                 "kafka.brokers is missing: give it in the file or as --brokers host:port",
             ]
         );
+    }
+
+    #[test]
+    fn secrets_and_certificates_are_files_and_go_with_tls_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("password");
+        std::fs::write(&secret, "x").unwrap();
+        let with = |kafka: &str| {
+            let text = format!("kafka: {{brokers: b, {kafka}}}\nsources: [{{name: a, topics: [t]}}]\n");
+            let resolved = Config::resolve(&text, &Overrides::default());
+            resolved
+                .map(|c| c.kafka.security)
+                .map_err(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        };
+        let sasl = format!("sasl: {{user: larum, password_file: {}}}", secret.display());
+        let security = with(&format!("protocol: SASL_SSL, {sasl}, client_options: {{client.rack: a}}")).unwrap();
+        assert_eq!((security.protocol(), security.options.len()), ("SASL_SSL", 1));
+        for (kafka, why) in [
+            (format!("protocol: SSL, {sasl}"), "kafka.sasl needs protocol: SASL_SSL"),
+            (sasl, "kafka.sasl needs protocol: SASL_SSL"),
+            ("protocol: SASL_SSL".into(), "needs a section sasl"),
+            ("tls: {ca: x}".into(), "kafka.tls needs protocol"),
+            ("protocol: SSL, tls: {ca: /no/such/ca}".into(), "needs /no/such/ca, which cannot be read"),
+            ("protocol: SSL, tls: {certificate: a}".into(), "belong together"),
+            ("protocol: SASL_SSL, sasl: {mechanism: OAUTHBEARER, user: u}".into(), "takes token_file"),
+            ("protocol: SASL_SSL, sasl: {password: hunter2}".into(), "kafka.sasl.password is not known"),
+            ("client_options: {plugin.library.paths: evil}".into(), "not plugin.library.paths"),
+            ("client_options: {enable.ssl.certificate.verification: false}".into(), "kafka.client_options takes"),
+        ] {
+            let found = with(&kafka).unwrap_err();
+            assert!(found.contains(why), "{kafka}: {found}");
+        }
     }
 
     #[test]

@@ -41,6 +41,38 @@ impl<'n> Reader<'n> {
         self.problems.push(Problem { line, text });
     }
 
+    /// Notes that what stands at `line` is wrong.
+    pub fn complain_at(&mut self, line: usize, text: &str) {
+        let text = format!("{}.{text}", self.path);
+        self.problem(line, text);
+    }
+
+    /// Whether there is anything at `key`.
+    pub fn has(&mut self, key: &'static str) -> bool {
+        self.get(key).is_some_and(|node| !matches!(&node.value, Value::Scalar(text) if text.is_empty()))
+    }
+
+    /// Keys that the caller judges, with lines and texts: (line, key, text).
+    pub fn pairs(&mut self, key: &'static str) -> Vec<(usize, String, String)> {
+        let members: &[_] = match self.get(key) {
+            Some(Node { value: Value::Map(members), .. }) => members,
+            Some(Node { value: Value::Scalar(text), .. }) if text.is_empty() => &[],
+            None => &[],
+            Some(node) => {
+                self.problem(node.line, format!("{} takes keys and values", self.name(key)));
+                &[]
+            }
+        };
+        let mut pairs = Vec::new();
+        for (name, line, node) in members {
+            match &node.value {
+                Value::Scalar(text) => pairs.push((*line, name.clone(), text.clone())),
+                _ => self.problem(*line, format!("{}.{name} takes a single value", self.name(key))),
+            }
+        }
+        pairs
+    }
+
     fn get(&mut self, key: &'static str) -> Option<&'n Node> {
         self.known.insert(key);
         self.members.iter().find(|m| m.0 == key).map(|m| &m.2)
