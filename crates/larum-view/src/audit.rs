@@ -63,7 +63,7 @@ pub struct AuditCounts {
     pub recovered: u64,
     /// Records that came more than once.
     pub repeated: u64,
-    /// Jumps of more than [`JUMP_MAX`].
+    /// Jumps of more than 1,000,000 numbers.
     pub jumps: u64,
     /// Epochs of known producers that began.
     pub epochs: u64,
