@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::client::{ClientSettings, ClientStats, Context, KafkaError};
 use crate::native;
@@ -22,8 +22,8 @@ pub struct PartitionEnds {
 
 /// A client of its own for questions, so that a slow answer stops no reader.
 pub struct Watcher {
-    client: BaseConsumer<Context>,
-    timeout: Duration,
+    pub(crate) client: BaseConsumer<Context>,
+    pub(crate) timeout: Duration,
 }
 
 impl Watcher {
@@ -32,9 +32,12 @@ impl Watcher {
     /// # Errors
     /// The client cannot be made.
     pub fn new(settings: &ClientSettings, stats: Arc<ClientStats>, timeout: Duration) -> Result<Self, KafkaError> {
-        let client = BaseConsumer::from_config_and_context(&settings.reader(1)?, Context::new(settings, stats))
-            .map_err(|e| KafkaError::Setup(e.to_string()))?;
-        Ok(Watcher { client, timeout })
+        Watcher::of(&settings.reader(1)?, Context::new(settings, stats), timeout)
+    }
+
+    pub(crate) fn of(config: &ClientConfig, context: Context, timeout: Duration) -> Result<Self, KafkaError> {
+        let client = BaseConsumer::from_config_and_context(config, context);
+        Ok(Watcher { client: client.map_err(|e| KafkaError::Setup(e.to_string()))?, timeout })
     }
 
     /// Lets the client report what happened to it.
@@ -103,7 +106,11 @@ impl Watcher {
         Ok(partitions.iter().map(|p| (p.clone(), found.get(p).copied())).collect())
     }
 
-    fn offsets(&self, partitions: &[(String, i32)], at: Offset) -> Result<HashMap<(String, i32), i64>, KafkaError> {
+    pub(crate) fn offsets(
+        &self,
+        partitions: &[(String, i32)],
+        at: Offset,
+    ) -> Result<HashMap<(String, i32), i64>, KafkaError> {
         let failed = |e: rdkafka::error::KafkaError| KafkaError::request("asking for offsets", e);
         if partitions.is_empty() {
             return Ok(HashMap::new());

@@ -107,6 +107,12 @@ signals! {
         "What is odd about sequence numbers: repeated, jump (by more than 1,000,000), epoch (a producer began anew), skewed (out before in), untracked (no number, or more producers than there are slots for).";
     CHANGE_EVENTS: Counter "events" Exact, "larum_change_events_total" ["source", "op", "service", "region"]
         "Changes of the platform, by what was done.";
+    CONSUMER_BACKLOG: Gauge "records" Operational, "larum_consumer_backlog_records" ["source", "group", "topic", "partition"]
+        "Records that a watched consumer group has not committed; source is empty for topics that Larum does not read.";
+    CONSUMER_LAG: Gauge "seconds" Operational, "larum_consumer_lag_seconds" ["source", "group", "topic", "partition"]
+        "Age of the oldest record that a watched consumer group has not committed, by its timestamp; 0 without one.";
+    CONSUMER_STATE: Gauge "state" Operational, "larum_consumer_state" ["source", "group", "topic", "partition"]
+        "How a watched consumer group fares: 0 OK (lag below its floor, or falling), 1 WARN (commits, but the lag does not fall), 2 STALL (has members, but commits nothing new), 3 STOP (the same without members), 4 REWIND (went back).";
     NEXT_OFFSET: Gauge "offset" Exact, "larum_pipeline_next_offset" ["source", "topic", "partition"]
         "Offset up to which the state being scraped has counted.";
     FIRST_OFFSET: Gauge "offset" Exact, "larum_pipeline_first_offset" ["source", "topic", "partition"]

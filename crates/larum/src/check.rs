@@ -30,6 +30,9 @@ pub fn describe(config: &Config) -> String {
         None => "refused records are counted only, their bytes are lost: set dead_letters.topic\n".to_string(),
     };
     text += &format!("keeps its state in {}, serves http://{}/metrics\n", config.state.display(), config.listen);
+    for watched in &config.watched_groups {
+        text += &format!("watches group {} in {}\n", watched.group, watched.topics.join(", "));
+    }
     text += &format!(
         "holds at most {} tenants and {} keys, so a scrape at most {} sample lines\n",
         config.budgets.tenants,

@@ -10,13 +10,14 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use larum_aggregate::time::SECOND_NS;
 use larum_aggregate::{DeadLetter, PartitionId, PartitionStart, SourceId};
 use larum_fold::{DeadLetters, Registry, SourcePolicy, Worker};
-use larum_kafka::{Consumer, Producer, Watcher, producer};
+use larum_kafka::{Consumer, GroupReader, Producer, Watcher, producer};
 use larum_store::Store;
 
 use crate::clock::now_ns;
-use crate::config::{Config, WhenFull};
+use crate::config::{Config, SourceConfig, WhenFull};
 use crate::dead_letters::Carrier;
 use crate::durable::resume;
+use crate::groups::GroupWatch;
 use crate::keeper::{Committed, Keeper, Round};
 use crate::reader::{Control, NewPart, Reader, ReaderCut, ReaderSettings};
 use crate::shared::{PartShared, SourceShared};
@@ -61,6 +62,8 @@ struct Engine {
     /// Letters whose commit is not durable yet.
     letters_held: Vec<DeadLetter>,
     retired_ns: i64,
+    /// Dropping them ends the threads that watch groups.
+    group_watches: Vec<Sender<()>>,
 }
 
 /// Reads, commits and shows until `stop`.
@@ -76,6 +79,7 @@ pub fn run(config: Arc<Config>, opened: Opened, handles: Handles, stop: &AtomicB
     engine.spawn_carrier(deliveries)?;
     engine.spawn_readers()?;
     engine.spawn_watch(watcher, watch_found);
+    engine.spawn_group_watches()?;
     engine.work(stop)
 }
 
@@ -161,6 +165,7 @@ impl Engine {
             found,
             letters_held: Vec::new(),
             retired_ns: now_ns(),
+            group_watches: Vec::new(),
         };
         Ok((engine, found_sender, (letter_sender, letter_receiver, delivered_sender)))
     }
@@ -259,6 +264,21 @@ impl Engine {
         if let Err(error) = spawn("watch", move || watch.run()) {
             tracing::error!(%error, "ends of logs are not watched");
         }
+    }
+
+    fn spawn_group_watches(&mut self) -> anyhow::Result<()> {
+        let of_source = |s: &SourceConfig| s.topics.iter().map(|t| (t.clone(), s.name.clone())).collect::<Vec<_>>();
+        let sources: BTreeMap<_, _> = self.config.sources.iter().flat_map(of_source).collect();
+        for watched in &self.config.watched_groups {
+            let stats = self.handles.shared.clients.clone();
+            let reader = GroupReader::new(&self.config.kafka, &watched.group, stats, ASK)?;
+            let (own, sources) = (self.handles.own.clone(), sources.clone());
+            let watch = GroupWatch { reader, watched: watched.clone(), sources, own };
+            let (open, closed) = bounded(0);
+            spawn("group-watch", move || watch.run(&closed))?;
+            self.group_watches.push(open);
+        }
+        Ok(())
     }
 
     /// The committer's loop.

@@ -1,8 +1,8 @@
 //! The Larum program as a library: configuration, wiring, command line. The binary is a thin `main`.
 //!
 //! Reading order: [`config`], [`keeper`] (commits), [`reader`] (a worker's thread), [`start`] (where partitions begin),
-//! [`state`] (what a restart reads back),
-//! [`engine`] (the threads together), [`pages`] (what is served), then the commands.
+//! [`state`] (what a restart reads back), [`engine`] (the threads together), [`groups`] (watched consumer groups, judged
+//! by [`progress`]), [`pages`] (what is served), then the commands.
 
 pub mod check;
 pub mod cli;
@@ -12,10 +12,12 @@ pub mod dead_letters;
 pub mod demo;
 pub mod durable;
 pub mod engine;
+pub mod groups;
 pub mod keeper;
 pub mod load;
 pub mod own;
 pub mod pages;
+pub mod progress;
 pub mod reader;
 pub mod run;
 pub mod shared;

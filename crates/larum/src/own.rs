@@ -4,7 +4,7 @@ use larum_aggregate::NameKind;
 use larum_export::own;
 use larum_fold::Registry as Names;
 use larum_view::signals;
-use prometheus::{Gauge, Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{Gauge, GaugeVec, Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::shared::Shared;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +27,12 @@ pub struct OwnMetrics {
     pub store_stalled: IntGauge,
     /// Refused records by what became of them.
     pub dead_letters: IntCounterVec,
+    /// Records that watched groups have not committed.
+    pub group_backlog: IntGaugeVec,
+    /// Age of the oldest of them.
+    pub group_lag: GaugeVec,
+    /// How the groups fare.
+    pub group_state: IntGaugeVec,
     /// Time of scrapes.
     pub scrape_seconds: Histogram,
     outbox_bytes: Gauge,
@@ -52,6 +58,9 @@ impl OwnMetrics {
             store_bytes: own::int_gauge(r, &signals::STORE_BYTES)?,
             store_stalled: own::int_gauge(r, &signals::STORE_STALLED)?,
             dead_letters: own::counters(r, &signals::DEAD_LETTERS)?,
+            group_backlog: own::int_gauges(r, &signals::CONSUMER_BACKLOG)?,
+            group_lag: own::gauges(r, &signals::CONSUMER_LAG)?,
+            group_state: own::int_gauges(r, &signals::CONSUMER_STATE)?,
             scrape_seconds: own::histogram(r, &signals::SCRAPE_SECONDS)?,
             outbox_bytes: own::gauge(r, &signals::OUTBOX_BYTES)?,
             names_held: own::int_gauges(r, &signals::NAMES_HELD)?,
@@ -60,6 +69,14 @@ impl OwnMetrics {
             client_errors: own::counters(r, &signals::CLIENT_ERRORS)?,
             registry,
         })
+    }
+
+    /// Shows nothing more of a watched group in a partition.
+    pub fn forget_group(&self, labels: &[&str]) {
+        // Fails for what was never shown.
+        let _ = self.group_backlog.remove_label_values(labels);
+        let _ = self.group_lag.remove_label_values(labels);
+        let _ = self.group_state.remove_label_values(labels);
     }
 
     /// Takes over what other parts count in atomics of their own.

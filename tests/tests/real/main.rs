@@ -10,6 +10,7 @@ mod model;
 
 mod exactness;
 mod faults;
+mod groups;
 mod oracle;
 mod program;
 mod prometheus;

@@ -21,6 +21,9 @@ pub use node::Problem;
 use node::parse;
 use reader::Reader;
 
+/// Most consumer groups that are watched.
+const WATCHED_GROUPS_MAX: usize = 64;
+
 /// Where totals begin at the first start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartAt {
@@ -54,6 +57,17 @@ pub struct SourceConfig {
     pub grace: Graces,
 }
 
+/// A consumer group that is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchedGroup {
+    /// Its name.
+    pub group: String,
+    /// Where it is watched.
+    pub topics: Vec<String>,
+    /// Up to this lag it is well.
+    pub lag_floor: Duration,
+}
+
 /// What becomes of refused records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetterConfig {
@@ -72,6 +86,8 @@ pub struct Config {
     pub kafka: ClientSettings,
     /// What is read.
     pub sources: Vec<SourceConfig>,
+    /// Consumer groups that are watched.
+    pub watched_groups: Vec<WatchedGroup>,
     /// Refused records.
     pub dead_letters: DeadLetterConfig,
     /// Where totals begin at the first start.
@@ -201,6 +217,8 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
         let (policy, grace) = sources.first().map(|s| (s.policy.clone(), s.grace.clone())).unwrap_or_default();
         sources = vec![SourceConfig { name, topics: overrides.topics.clone(), policy, grace }];
     }
+    let all_topics: Vec<String> = sources.iter().flat_map(|s| s.topics.iter().cloned()).collect();
+    let watched_groups = read_watched_groups(reader, &all_topics);
     let mut letters = reader.map("dead_letters");
     let topic = overrides.dead_letter_topic.clone().or(letters.optional_text("topic"));
     let dead_letters = DeadLetterConfig {
@@ -231,6 +249,7 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
     Config {
         kafka: kafka::read(reader, overrides),
         sources,
+        watched_groups,
         dead_letters,
         start_at: start_at.unwrap_or(StartAt::End),
         warm_up: reader.duration("warm_up", "1h", Duration::ZERO..=Duration::from_secs(7 * 86_400)),
@@ -284,6 +303,29 @@ fn read_source(source: &mut Reader<'_>) -> SourceConfig {
             delay_s: delay.as_secs() as u32,
         },
     }
+}
+
+fn read_watched_groups(reader: &mut Reader<'_>, all_topics: &[String]) -> Vec<WatchedGroup> {
+    let mut groups: Vec<WatchedGroup> = Vec::new();
+    let floors = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    for mut watched in reader.list_of_maps("watched_groups") {
+        let (group, mut topics) = (watched.required_text("group"), watched.texts("topics"));
+        if topics.is_empty() {
+            topics = all_topics.to_vec();
+        }
+        if groups.iter().any(|other| other.group == group) {
+            watched.complain("group", &format!("{group} is there twice; list its topics in one place"));
+        }
+        groups.push(WatchedGroup { group, topics, lag_floor: watched.duration("lag_floor", "60s", floors.clone()) });
+        reader.close(watched);
+    }
+    if groups.len() > WATCHED_GROUPS_MAX {
+        reader.complain(
+            "watched_groups",
+            &format!("takes up to {WATCHED_GROUPS_MAX} groups: each has a client of its own"),
+        );
+    }
+    groups
 }
 
 fn read_windows(reader: &mut Reader<'_>) -> Vec<Window> {
@@ -395,6 +437,22 @@ mod tests {
             let found = with(&kafka).unwrap_err();
             assert!(found.contains(why), "{kafka}: {found}");
         }
+    }
+
+    #[test]
+    fn groups_are_watched_where_told_or_everywhere() {
+        let text = "sources: [{name: a, topics: [t, u]}]\nkafka: {brokers: b}\n\
+                    watched_groups: [{group: g}, {group: h, topics: [v], lag_floor: 5s}]\n";
+        let config = Config::resolve(text, &Overrides::default()).unwrap();
+        let watched: Vec<_> =
+            config.watched_groups.iter().map(|w| (w.topics.join(" "), w.lag_floor.as_secs())).collect();
+        assert_eq!(watched, [("t u".to_string(), 60), ("v".to_string(), 5)]);
+        let twice = text.replace("group: h", "group: g");
+        let found = Config::resolve(&twice, &Overrides::default()).unwrap_err();
+        assert_eq!(
+            found[0].to_string(),
+            "line 3: watched_groups[1].group g is there twice; list its topics in one place"
+        );
     }
 
     #[test]
