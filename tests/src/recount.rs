@@ -1,6 +1,6 @@
 //! The naive recount: plain loops over plain records, nothing of the core. Shared by the simulation and the real suite.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 
@@ -24,6 +24,10 @@ pub struct Ev {
     pub service: Option<String>,
     /// Place in an escalation chain.
     pub hop: Option<String>,
+    /// Who.
+    pub actor: Option<String>,
+    /// From where.
+    pub ip: Option<String>,
     /// How it ended.
     pub outcome: String,
     /// Why.
@@ -82,6 +86,9 @@ pub struct Judged {
 /// Totals by texts.
 pub type Totals = BTreeMap<Vec<String>, u64>;
 
+/// Sets of names by texts.
+pub type Sets = BTreeMap<[String; 3], BTreeSet<String>>;
+
 /// One partition; LogAppendTime.
 #[derive(Clone, Debug, Default)]
 pub struct Partition {
@@ -137,6 +144,8 @@ pub fn random(rng: &mut Rng, now_ns: i64, minted: bool) -> Rec {
         hop: [None, Some("gateway"), Some("enforcer")][rng.usize(..3)]
             .filter(|_| kind == "permission")
             .map(String::from),
+        actor: (rng.u8(..) > 20).then(|| format!("u{}", rng.u32(..80))),
+        ip: (rng.u8(..) > 20).then(|| format!("203.0.113.{}", rng.u32(..12))),
         outcome: ["success", "failure", "denied"][rng.usize(..3)].to_string(),
         reason: REASONS[rng.usize(..4)].to_string(),
         latency_ns: rng.bool().then(|| rng.u64(..3_000_000_000)),
@@ -172,6 +181,12 @@ fn json(e: &Ev) -> String {
             }
         }
         _ => {}
+    }
+    if let Some(actor) = &e.actor {
+        text += &format!(r#""actor":{{"id":"{actor}"}},"#);
+    }
+    if let Some(ip) = &e.ip {
+        text += &format!(r#""source":{{"ip":"{ip}"}},"#);
     }
     if let Some(service) = &e.service {
         text += &format!(r#""service":"{service}","#);
@@ -259,6 +274,22 @@ impl Partition {
             let Some(labels) = labels(e) else { continue };
             if (from..to).contains(&judged.pane_time_ns) {
                 *totals.entry(labels).or_default() += e.count;
+            }
+        }
+    }
+
+    /// Adds who logged in, and from where, in the same window: by tenant, region and `accounts` or `sources`.
+    pub fn add_distinct(&self, judged: &[(i64, Judged)], next: i64, start_s: i64, end_s: i64, sets: &mut Sets) {
+        let (from, to) = (start_s * S, (end_s / 10 + 1) * 10 * S);
+        for (offset, judged) in judged.iter().filter(|j| j.0 < next) {
+            let Body::Event(e) = &self.at(*offset).body else { continue };
+            if e.kind != "login" || !(from..to).contains(&judged.pane_time_ns) {
+                continue;
+            }
+            for (what, name) in [("accounts", &e.actor), ("sources", &e.ip)] {
+                let region = e.region.as_deref().unwrap_or("unknown");
+                let labels = [&e.tenant, region, what].map(String::from);
+                sets.entry(labels).or_default().extend(name.clone());
             }
         }
     }

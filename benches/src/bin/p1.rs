@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::hint::black_box;
 
-use larum_aggregate::{SourceId, seal};
+use larum_aggregate::{SourceId, seal, seal_sightings};
 use larum_benches::{REPETITIONS, least, median, reference_load, registry, time, worker};
 use larum_event::{Decoder, Limits};
 use larum_fold::{DeadLetters, Record, Worker};
@@ -156,10 +156,12 @@ fn ours(worker: &mut Worker, load: &[(Vec<u8>, i64)], offset: &mut i64) -> (usiz
         }
         let mut cut = worker.cut(false, std::mem::take(&mut spare));
         counted += cut.parts.iter().flat_map(|p| &p.marks).map(|m| m.tally.decoded).sum::<u64>();
-        for entries in &mut cut.entries {
-            rows += seal(SourceId(0), entries).iter().map(|g| g.rows.len()).sum::<usize>();
+        for of_source in &mut cut.counted {
+            rows += seal(SourceId(0), &mut of_source.entries).iter().map(|g| g.rows.len()).sum::<usize>();
+            let sightings = seal_sightings(SourceId(0), &mut of_source.sightings);
+            rows += sightings.iter().map(|g| g.rows.len()).sum::<usize>();
         }
-        spare = cut.entries;
+        spare = cut.counted;
     }
     (rows, counted)
 }

@@ -1,7 +1,7 @@
 //! P6: resident bytes per live (tenant, region) key at steady state: the reference load's 10,000 tenants and 12 regions,
 //! 20,000 events/s of event time for two hours, through fold, Delta and view with all windows, in memory.
 
-use larum_aggregate::{Delta, Graces, NameId, SourceCut, SourceDef, SourceId, seal};
+use larum_aggregate::{Delta, Graces, NameId, SourceCut, SourceDef, SourceId, seal, seal_sightings};
 use larum_benches::{reference_profile, registry, worker};
 use larum_fold::{DeadLetters, Record};
 use larum_load::Generator;
@@ -53,12 +53,13 @@ fn main() -> anyhow::Result<()> {
             offset += 1;
         }
         let mut cut = worker.cut(false, std::mem::take(&mut spare));
-        let groups = cut.entries.iter_mut().flat_map(|entries| seal(SOURCE, entries)).collect();
+        let groups = cut.counted.iter_mut().flat_map(|of_source| seal(SOURCE, &mut of_source.entries)).collect();
+        let sightings = cut.counted.iter_mut().flat_map(|s| seal_sightings(SOURCE, &mut s.sightings)).collect();
         let clock_ns = worker.state(0).watermark_ns;
         let sources = vec![SourceCut { id: SOURCE, clock_ns, paced_ns: 0, arrived_ns: 0, left_out: Vec::new() }];
         let (names, keys, parts) = (cut.names, cut.keys, cut.parts);
-        view.apply(Delta { names, keys, parts, groups, sources, ..Delta::default() });
-        spare = cut.entries;
+        view.apply(Delta { names, keys, parts, groups, sightings, sources, ..Delta::default() });
+        spare = cut.counted;
         if second % 600 == 0 || second == seconds {
             let (keys, bytes) = (tenant_keys(&view), resident_bytes()? - before_bytes);
             println!("{second} s: {keys} keys, {} MB, {} bytes a key", bytes >> 20, bytes / keys);

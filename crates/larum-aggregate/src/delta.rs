@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::distinct::SightingGroup;
 use crate::histogram::Bucket;
 use crate::sequence::SequenceGroup;
 
@@ -367,6 +368,8 @@ pub struct Delta {
     pub sources: Vec<SourceCut>,
     /// The aggregates.
     pub groups: Vec<Group>,
+    /// Accounts and sources that were seen.
+    pub sightings: Vec<SightingGroup>,
     /// Sequence numbers of audit records.
     pub sequences: Vec<SequenceGroup>,
     /// Refused records to be sent to the dead-letter topic.
@@ -446,6 +449,7 @@ pub fn decode_versioned<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, De
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distinct::{Form, SightingRow};
     use crate::sequence::{SeqMark, SeqRange, SequenceId, SequenceRow};
 
     fn sample() -> Delta {
@@ -467,6 +471,13 @@ mod tests {
                 pane: Some(0),
                 totals: true,
                 rows: vec![Row { key: KeyId(1), code: 2, bucket: 3, count: 4, sum_ns: u128::MAX }],
+            }],
+            sightings: vec![SightingGroup {
+                source: SourceId(0),
+                tick: 3,
+                pane: 2,
+                rows: vec![SightingRow { key: KeyId(1), accounts: Form::Few(0), sources: Form::Few(2) }],
+                hashes: vec![5, u32::MAX],
             }],
             sequences: vec![SequenceGroup {
                 source: SourceId(0),

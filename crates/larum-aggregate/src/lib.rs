@@ -5,9 +5,11 @@
 //! event looks like, where it came from, or what time it is.
 //!
 //! Reading order: [`time`] (panes, ticks, windows), [`histogram`] (the one bucket layout), [`entry`] (what the fold
-//! writes and how it becomes rows), [`sequence`] (the same for audit sequence numbers), [`delta`] (the durable unit and its wire form).
+//! writes and how it becomes rows), [`distinct`] and [`sequence`] (the same for accounts and sources, and for audit
+//! sequence numbers), [`delta`] (the durable unit and its wire form).
 
 pub mod delta;
+pub mod distinct;
 pub mod entry;
 pub mod histogram;
 pub mod sequence;
@@ -17,5 +19,6 @@ pub use delta::{
     Cover, DeadLetter, Delta, DeltaError, Graces, Group, KeyDef, KeyId, Mark, NameDef, NameId, NameKind, PartCut,
     PartitionId, PartitionStart, Row, SourceCut, SourceDef, SourceId, Tally,
 };
+pub use distinct::{Distinct, Sighting, SightingGroup, SightingRow, Sketch, seal_sightings};
 pub use entry::{Entry, seal};
 pub use sequence::{Numbered, SeqMark, SeqRange, SequenceGroup, SequenceId, SequenceRow, seal_sequences};

@@ -37,6 +37,8 @@ pub const WINDOWS: [Window; 5] = [
 pub const LONGEST_WINDOW_S: u32 = WINDOWS[WINDOWS.len() - 1].span_s;
 /// Windows up to this width keep histograms, seconds.
 pub const HISTOGRAM_WINDOW_S: u32 = 3_600;
+/// The longest window that tells accounts and sources apart: up to this width they do.
+pub const DISTINCT_WINDOW: Window = WINDOWS[1];
 
 impl Window {
     /// Steps in which the window's start moves: 10 s up to 5 m, 1 m up to 1 h, 10 m above.

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::SharedSeed;
-use foldhash::fast::{FixedState, SeedableRandomState};
+use foldhash::fast::FixedState;
+use foldhash::quality::SeedableRandomState;
 use hashbrown::HashTable;
 use larum_aggregate::{KeyDef, KeyId, NameDef, NameId, NameKind, SourceId};
 
@@ -168,13 +169,17 @@ impl Interner {
         self.names[kind as usize].defs[at as usize].as_ref().map_or(NameId::OTHER, |def| def.id)
     }
 
+    /// Hash of a name under the store's key.
+    #[inline]
+    pub fn hash(&self, raw: &str) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(raw.as_bytes());
+        hasher.finish()
+    }
+
     #[inline]
     fn place(&mut self, kind: NameKind, raw: Option<&str>, asked: Asked<'_>) -> u32 {
-        let hash = raw.map_or(0, |raw| {
-            let mut hasher = self.hasher.build_hasher();
-            hasher.write(raw.as_bytes());
-            hasher.finish()
-        });
+        let hash = raw.map_or(0, |raw| self.hash(raw));
         self.names[kind as usize].place(hash, raw, asked, &mut self.relied.names)
     }
 

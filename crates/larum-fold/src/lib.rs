@@ -18,4 +18,4 @@ pub use clock::{PartStatus, SourceClock};
 pub use names::shown_name;
 pub use partition::{PartitionState, Timing};
 pub use registry::{Budgets, Registry};
-pub use worker::{Cut, DeadLetters, Record, SourcePolicy, Worker};
+pub use worker::{Counted, Cut, DeadLetters, Record, SourcePolicy, Worker};

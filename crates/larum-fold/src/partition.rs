@@ -1,6 +1,6 @@
 //! One partition's progress: offsets tile, the watermark only rises, ticks follow the watermark.
 
-use larum_aggregate::time::{SECOND_NS, oldest_pane, pane_of, second_of};
+use larum_aggregate::time::{DISTINCT_WINDOW, PANE_S, SECOND_NS, oldest_pane, pane_of, second_of};
 use larum_aggregate::{Mark, PartCut, PartitionId, PartitionStart, Tally};
 
 use crate::worker::SourcePolicy;
@@ -47,15 +47,37 @@ pub(crate) struct Partition {
     marks: Vec<Mark>,
     /// Oldest pane that a window can hold at the current tick.
     oldest_pane: u32,
+    /// The same for windows that tell accounts and sources apart.
+    oldest_distinct_pane: u32,
     /// The last [`PartCut::current_ns`] that was handed over.
     current_cut_ns: Option<i64>,
 }
 
 impl Partition {
     pub fn new(state: PartitionState, policy: SourcePolicy) -> Self {
-        let oldest_pane = oldest_pane(tick_of(state.watermark_ns), policy.delay_s);
-        let current_cut_ns = state.current_ns;
-        Partition { from: state.next, damaged: false, marks: Vec::new(), oldest_pane, current_cut_ns, state, policy }
+        let mut partition = Partition {
+            from: state.next,
+            damaged: false,
+            marks: Vec::new(),
+            oldest_pane: 0,
+            oldest_distinct_pane: 0,
+            current_cut_ns: state.current_ns,
+            state,
+            policy,
+        };
+        partition.set_oldest(tick_of(partition.state.watermark_ns));
+        partition
+    }
+
+    fn set_oldest(&mut self, tick: u32) {
+        self.oldest_pane = oldest_pane(tick, self.policy.delay_s);
+        self.oldest_distinct_pane = DISTINCT_WINDOW.start_s(tick.saturating_sub(self.policy.delay_s)) / PANE_S;
+    }
+
+    /// Whether a window that tells accounts and sources apart can hold the pane at the current tick.
+    #[inline]
+    pub fn tells_apart(&self, pane: u32) -> bool {
+        pane >= self.oldest_distinct_pane
     }
 
     pub fn id(&self) -> PartitionId {
@@ -73,7 +95,7 @@ impl Partition {
     pub fn mark(&mut self, end: i64) -> &mut Tally {
         let tick = tick_of(self.state.watermark_ns);
         if self.marks.last().is_none_or(|m| m.tick != tick) {
-            self.oldest_pane = oldest_pane(tick, self.policy.delay_s);
+            self.set_oldest(tick);
             self.marks.push(Mark { tick, end, tally: Tally::default() });
         }
         self.state.next = end;

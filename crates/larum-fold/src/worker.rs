@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use larum_aggregate::histogram::bucket_of;
 use larum_aggregate::{
-    DeadLetter, Entry, KeyDef, NameDef, NameId, NameKind, Numbered, PartCut, PartitionId, SequenceId, SourceId,
+    DeadLetter, Distinct, Entry, KeyDef, KeyId, NameDef, NameId, NameKind, Numbered, PartCut, PartitionId, SequenceId,
+    Sighting, SourceId,
 };
 use larum_event::{AuditFields, AuthEvent, Code, Decoder, Kind, Limits, Op, Outcome, Records, Reject};
 
@@ -57,15 +58,50 @@ pub struct Record<'a> {
     pub value: Option<&'a [u8]>,
 }
 
+/// What a worker counted of one source since its last cut.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// Counted events.
+    pub entries: Vec<Entry>,
+    /// Accounts and sources that were seen.
+    pub sightings: Vec<Sighting>,
+    /// Sequence numbers of audit records.
+    pub numbers: Vec<Numbered>,
+}
+
+impl Counted {
+    /// How much there is.
+    pub fn len(&self) -> usize {
+        self.entries.len() + self.sightings.len() + self.numbers.len()
+    }
+
+    /// True when there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds what another worker counted.
+    pub fn extend(&mut self, other: &Counted) {
+        self.entries.extend_from_slice(&other.entries);
+        self.sightings.extend_from_slice(&other.sightings);
+        self.numbers.extend_from_slice(&other.numbers);
+    }
+
+    /// Forgets it, and keeps the memory.
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.sightings.clear();
+        self.numbers.clear();
+    }
+}
+
 /// What a worker read since its last cut.
 #[derive(Debug, Default)]
 pub struct Cut {
     /// Ranges of its partitions.
     pub parts: Vec<PartCut>,
-    /// Counted events, by source.
-    pub entries: Vec<Vec<Entry>>,
-    /// Sequence numbers of audit records, by source.
-    pub numbers: Vec<Vec<Numbered>>,
+    /// What was counted, by source.
+    pub counted: Vec<Counted>,
     /// Names that the entries rely on.
     pub names: Vec<NameDef>,
     /// Keys that the entries rely on.
@@ -81,9 +117,7 @@ pub struct Worker {
     interner: Interner,
     partitions: Vec<Partition>,
     /// By source.
-    entries: Vec<Vec<Entry>>,
-    /// By source.
-    numbers: Vec<Vec<Numbered>>,
+    counted: Vec<Counted>,
     dead_letters: Vec<DeadLetter>,
     dead_letter_bytes: usize,
     dead_letters_dropped: u64,
@@ -97,8 +131,7 @@ impl Worker {
             registry,
             decoder: Decoder::new(limits),
             partitions: Vec::new(),
-            entries: vec![Vec::new(); sources],
-            numbers: vec![Vec::new(); sources],
+            counted: vec![Counted::default(); sources],
             dead_letters: Vec::new(),
             dead_letter_bytes: 0,
             dead_letters_dropped: 0,
@@ -126,9 +159,9 @@ impl Worker {
         self.partitions[slot].id()
     }
 
-    /// Counted events in the open Delta.
+    /// What the open Delta holds, in entries of 16 to 64 bytes.
     pub fn open_entries(&self) -> usize {
-        self.entries.iter().map(Vec::len).chain(self.numbers.iter().map(Vec::len)).sum()
+        self.counted.iter().map(Counted::len).sum()
     }
 
     /// Bytes of refused records in the open Delta.
@@ -144,7 +177,7 @@ impl Worker {
     /// Folds one record that was received at `now_ns` (wall clock). Offsets that were read before are ignored.
     #[inline]
     pub fn record(&mut self, slot: usize, record: Record<'_>, now_ns: i64, dead_letters: DeadLetters) {
-        let Worker { registry, decoder, interner, partitions, entries, numbers, .. } = self;
+        let Worker { registry, decoder, interner, partitions, counted, .. } = self;
         let partition = &mut partitions[slot];
         if record.offset < partition.state.next {
             return;
@@ -159,8 +192,8 @@ impl Worker {
             return;
         };
         let source = partition.state.start.source;
-        let (entries, numbers) = (&mut entries[usize::from(source.0)], &mut numbers[usize::from(source.0)]);
-        let mut fold = Fold { registry, interner, entries, numbers, source, counts, append_ns };
+        let counted = &mut counted[usize::from(source.0)];
+        let mut fold = Fold { registry, interner, counted, source, counts, append_ns };
         let verdict = match partition.policy.records {
             Records::One => match decoder.decode(value) {
                 Ok(event) => {
@@ -248,19 +281,18 @@ impl Worker {
     }
 
     /// Hands over what was read since the last cut. `forget`: also drop every look-up, so that slots can be freed.
-    /// `spare`: emptied entries of an earlier cut, whose memory is used again; fresh pages cost more than the fold.
-    pub fn cut(&mut self, forget: bool, mut spare: Vec<Vec<Entry>>) -> Cut {
+    /// `spare`: what an earlier cut counted, whose memory is used again; fresh pages cost more than the fold.
+    pub fn cut(&mut self, forget: bool, mut spare: Vec<Counted>) -> Cut {
         if forget {
             self.interner.forget();
         }
         self.dead_letter_bytes = 0;
         let relied = std::mem::take(&mut self.interner.relied);
-        spare.iter_mut().for_each(Vec::clear);
-        spare.resize_with(self.entries.len(), Vec::new);
+        spare.iter_mut().for_each(Counted::clear);
+        spare.resize_with(self.counted.len(), Counted::default);
         Cut {
             parts: self.partitions.iter_mut().filter_map(Partition::cut).collect(),
-            entries: std::mem::replace(&mut self.entries, spare),
-            numbers: self.numbers.iter_mut().map(std::mem::take).collect(),
+            counted: std::mem::replace(&mut self.counted, spare),
             names: relied.names,
             keys: relied.keys,
             dead_letters: std::mem::take(&mut self.dead_letters),
@@ -272,8 +304,7 @@ impl Worker {
 struct Fold<'w> {
     registry: &'w Registry,
     interner: &'w mut Interner,
-    entries: &'w mut Vec<Entry>,
-    numbers: &'w mut Vec<Numbered>,
+    counted: &'w mut Counted,
     source: SourceId,
     counts: bool,
     append_ns: i64,
@@ -318,15 +349,28 @@ impl Fold<'_> {
         };
         let asked = Asked { registry: self.registry, success: event.outcome() == Some(Outcome::Success) };
         let key = self.interner.key(wanted, asked);
+        if let Some(pane) = pane.filter(|pane| event.kind() == Kind::Login && partition.tells_apart(*pane)) {
+            self.sight(event, tick, key, pane);
+        }
         let entry = Entry::new(tick, pane, self.counts, key, code.0, event.count());
         let latency_ns = match audit {
             Some(audit) => Some(self.delay_ns(event, &audit).unwrap_or(0)),
             None => event.latency_ns(),
         };
-        self.entries.push(match latency_ns.filter(|_| code.is_measured()) {
+        self.counted.entries.push(match latency_ns.filter(|_| code.is_measured()) {
             Some(ns) => entry.measured(ns, bucket_of(ns)),
             None => entry,
         });
+    }
+
+    /// Notes who logs in, and from where. Names go no further than their hash under the store's key.
+    #[inline]
+    fn sight(&mut self, event: &AuthEvent<'_>, tick: u32, key: KeyId, pane: u32) {
+        for (what, name) in [(Distinct::Accounts, event.actor_id()), (Distinct::Sources, event.source_ip())] {
+            let Some(name) = name else { continue };
+            let hash = self.interner.hash(name) as u32;
+            self.counted.sightings.push(Sighting::new(tick, pane, key, what, hash));
+        }
     }
 
     /// From being put into the queue to coming out of it, ns; `None` if it came out earlier, which is skew.
@@ -350,7 +394,7 @@ impl Fold<'_> {
         if seq.is_none() && !delivered {
             return;
         }
-        self.numbers.push(Numbered {
+        self.counted.numbers.push(Numbered {
             tick,
             id: SequenceId { queue, producer, epoch: audit.epoch },
             seq,

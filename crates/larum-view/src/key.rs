@@ -1,11 +1,12 @@
 //! What is known of one key: totals since it began, latency histograms, panes.
 
 use larum_aggregate::histogram::{Bucket, NOT_MEASURED};
-use larum_aggregate::time::{HISTOGRAM_WINDOW_S, Window};
-use larum_aggregate::{KeyDef, Row};
+use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, PANE_S, Window};
+use larum_aggregate::{Distinct, KeyDef, Row};
 use larum_event::{Code, Histogram, Measured};
 use serde::{Deserialize, Serialize};
 
+use crate::distinct::DistinctPanes;
 use crate::slots::{Count, Slot, add_run, add_up};
 use crate::tiers::Tiers;
 
@@ -24,6 +25,8 @@ pub struct KeyView {
     sums_ns: Vec<(u16, u128)>,
     /// Its panes.
     pub(crate) tiers: Tiers,
+    /// Who logged in, and from where.
+    pub(crate) distinct: DistinctPanes,
 }
 
 /// Totals of a latency histogram.
@@ -58,6 +61,7 @@ impl KeyView {
             totals: Vec::new(),
             sums_ns: Vec::new(),
             tiers: Tiers::default(),
+            distinct: DistinctPanes::default(),
         }
     }
 
@@ -96,6 +100,21 @@ impl KeyView {
             (id, HistogramTotals { buckets: same.iter().map(|((_, bucket), n)| (*bucket, *n)).collect(), sum_ns })
         };
         same_histogram.map(totals).collect()
+    }
+
+    /// Distinct accounts or sources of a window that ends with the pane of second `end_s`; 0 for windows longer than
+    /// [`DISTINCT_WINDOW`].
+    pub fn distinct(&self, what: Distinct, window: Window, end_s: u32) -> u64 {
+        if window > DISTINCT_WINDOW {
+            return 0;
+        }
+        self.distinct.count(what, window.start_s(end_s) / PANE_S, end_s / PANE_S)
+    }
+
+    /// Looks after panes of the past; `oldest` as in [`crate::tiers::oldest_s`].
+    pub(crate) fn compact(&mut self, oldest: &[u32; 3]) {
+        self.tiers.compact(oldest);
+        self.distinct.drop_before(oldest[0] / PANE_S);
     }
 
     /// Sums of a window that ends with the pane of second `end_s`: by code, and by (histogram, bucket), both sorted.

@@ -9,6 +9,7 @@
 //! `platform` (state to samples).
 
 mod audit;
+mod distinct;
 mod key;
 mod packed;
 mod platform;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use larum_aggregate::NameId;
 use larum_aggregate::histogram::{Bucket, quantile_seconds};
-use larum_aggregate::time::{HISTOGRAM_WINDOW_S, SECOND_NS, Window};
+use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, SECOND_NS, Window};
+use larum_aggregate::{Distinct, NameId};
 use larum_event::{CodeParts, Histogram, Kind, Measured, Outcome, Reject};
 
 use crate::audit::{self, AuditQueue};
@@ -162,7 +162,7 @@ impl<'v> Reading<'v> {
 
     /// Windowed gauges of the sources that show the present.
     fn windowed(&self, keys: &[Shown<'v>], sink: &mut impl Sink) {
-        let mut samples: [Vec<(usize, String, f64)>; 4] = Default::default();
+        let mut samples: [Vec<(usize, String, f64)>; 6] = Default::default();
         let mut quantiles: Vec<(usize, String, Histogram, &str, f64)> = Vec::new();
         for (at, shown) in keys.iter().enumerate() {
             let Some(source) = self.view.source(shown.key.def.source) else { continue };
@@ -178,11 +178,17 @@ impl<'v> Reading<'v> {
                 if has_logins || logins.total() > 0 {
                     let failures = logins.by_outcome[Outcome::Failure as usize];
                     let (succeeded, failed) = (Outcome::Success, Outcome::Failure);
+                    let distinct = |what| {
+                        let count = || shown.key.distinct(what, *window, end_s) as f64;
+                        (*window <= DISTINCT_WINDOW).then(count)
+                    };
                     let values = [
                         Some(logins.total() as f64 / span_s),
                         Some(failures as f64 / span_s),
                         logins.ratio(failed, &[succeeded, failed]),
                         logins.ratio(Outcome::Denied, &[succeeded, failed, Outcome::Denied]),
+                        distinct(Distinct::Accounts),
+                        distinct(Distinct::Sources),
                     ];
                     for (list, value) in samples.iter_mut().zip(values) {
                         list.extend(value.map(|v| (at, window.name(), v)));
@@ -198,6 +204,8 @@ impl<'v> Reading<'v> {
             signals::LOGIN_FAILURES_RATE,
             signals::LOGIN_FAILURE_RATIO,
             signals::LOGIN_DENIED_RATIO,
+            signals::LOGIN_DISTINCT_ACCOUNTS,
+            signals::LOGIN_DISTINCT_SOURCES,
         ];
         for (signal, list) in signals.iter().zip(samples) {
             sink.family(signal);

@@ -72,6 +72,12 @@ signals! {
         "Failed logins over successful and failed ones; absent without any.";
     LOGIN_DENIED_RATIO: Gauge "ratio" Exact, "larum_login_denied_ratio" ["source", "tenant", "region", "window"]
         "Denied logins over successful, failed and denied ones; absent without any.";
+    LOGIN_DISTINCT_ACCOUNTS: Gauge "accounts" Bounded("exact while no 10 s of a key hold more than 64; beyond, a standard error of 6.5 % of the value"),
+        "larum_login_distinct_accounts" ["source", "tenant", "region", "window"]
+        "Different actor.id of logins over a sliding window of event time, up to 5m.";
+    LOGIN_DISTINCT_SOURCES: Gauge "addresses" Bounded("exact while no 10 s of a key hold more than 64; beyond, a standard error of 6.5 % of the value"),
+        "larum_login_distinct_sources" ["source", "tenant", "region", "window"]
+        "Different source.ip of logins over a sliding window of event time, up to 5m.";
     LOGIN_LATENCY: Histogram "seconds" Exact, "larum_login_latency_seconds" ["source", "tenant", "region", "outcome"]
         "Service time of logins.";
     TOKEN_REQUESTS: Counter "events" Exact, "larum_token_requests_total" ["source", "tenant", "region", "op", "outcome", "reason"]

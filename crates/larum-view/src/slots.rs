@@ -77,7 +77,7 @@ pub fn add_run<K: Ord + Copy>(list: &mut Vec<Count<K>>, run: impl Iterator<Item 
 }
 
 /// Grows by half: there are many lists, and doubling would waste more of their memory.
-fn make_room<T>(list: &mut Vec<T>) {
+pub fn make_room<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
         list.reserve_exact(list.len() / 2 + 4);
     }

@@ -4,10 +4,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::FixedState;
-use larum_aggregate::time::{LONGEST_WINDOW_S, SECOND_NS, Window, second_of};
+use larum_aggregate::time::{LONGEST_WINDOW_S, PANE_S, SECOND_NS, Window, second_of};
 use larum_aggregate::{
     Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, Row, SequenceId,
-    SequenceRow, SourceCut, SourceDef, SourceId, Tally,
+    SequenceRow, SightingGroup, SourceCut, SourceDef, SourceId, Tally,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,7 @@ use crate::tiers::oldest_s;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct PendingTick {
     groups: Vec<Group>,
+    sightings: Vec<SightingGroup>,
     sequences: BTreeMap<SequenceId, SequenceRow>,
     marks: Vec<(PartitionId, Mark)>,
 }
@@ -110,6 +111,11 @@ impl View {
         for group in delta.groups {
             if let Some(source) = self.sources.get_mut(&group.source) {
                 source.pending_at(group.tick).groups.push(group);
+            }
+        }
+        for group in delta.sightings {
+            if let Some(source) = self.sources.get_mut(&group.source) {
+                source.pending_at(group.tick).sightings.push(group);
             }
         }
         for group in delta.sequences {
@@ -204,6 +210,7 @@ impl View {
         source.count_audit(&due, target, &self.names);
         let groups = due.iter().flat_map(|(tick, pending)| pending.groups.iter().map(|group| (*tick, group)));
         self.apply_groups(groups, &oldest);
+        self.apply_sightings(due.values().flat_map(|pending| &pending.sightings), oldest[0] / PANE_S);
         for (part, mark) in due.into_values().flat_map(|pending| pending.marks) {
             if let Some(partition) = self.partitions.get_mut(&part) {
                 partition.visible_next = mark.end;
@@ -214,7 +221,7 @@ impl View {
             // Each tick from `first` to `target` has its share of the keys.
             let turn = (key.0 % SWEEP_TICKS + SWEEP_TICKS - first % SWEEP_TICKS) % SWEEP_TICKS;
             if view.def.source == id && turn <= target - first {
-                view.tiers.compact(&oldest);
+                view.compact(&oldest);
             }
         }
     }
@@ -245,6 +252,18 @@ impl View {
         }
     }
 
+    /// Notes accounts and sources of panes from `oldest` on, key by key.
+    fn apply_sightings<'g>(&mut self, groups: impl Iterator<Item = &'g SightingGroup>, oldest: u32) {
+        let groups = groups.filter(|group| group.pane >= oldest);
+        let mut sets: Vec<_> = groups.flat_map(|group| group.sets().map(|set| (group.pane, set))).collect();
+        sets.sort_by_key(|(_, (key, ..))| *key);
+        for of_key in sets.chunk_by(|(_, (a, ..)), (_, (b, ..))| a == b) {
+            let (_, (key, ..)) = of_key[0];
+            let Some(key) = self.keys.get_mut(&key) else { continue };
+            of_key.iter().for_each(|(pane, (_, what, sketch))| key.distinct.add(*pane, *what, *sketch));
+        }
+    }
+
     fn retire(&mut self, keys: &[KeyId], names: &[NameId]) {
         if keys.is_empty() && names.is_empty() {
             return;
@@ -268,6 +287,7 @@ impl View {
             let horizon_s = LONGEST_WINDOW_S + 2 * 600 + source.def.delay_s;
             key.def.is_budgeted()
                 && key.tiers.is_empty()
+                && key.distinct.is_empty()
                 && key.touched_s.saturating_add(horizon_s) < tick
                 && !awaited.contains(&key.def.id)
         };

@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use larum_aggregate::time::second_of;
 use larum_aggregate::{
-    Delta, Entry, KeyDef, NameDef, Numbered, PartitionId, PartitionStart, SourceDef, SourceId, seal, seal_sequences,
+    Delta, KeyDef, NameDef, PartitionId, PartitionStart, SourceDef, SourceId, seal, seal_sequences, seal_sightings,
 };
-use larum_fold::{Cut, PartStatus, Registry, SourceClock};
+use larum_fold::{Counted, Cut, PartStatus, Registry, SourceClock};
 use larum_store::{Store, StoreError};
 
 use crate::durable::Durable;
@@ -62,8 +62,8 @@ pub struct Keeper {
     pending: Option<(Delta, Vec<u8>)>,
     /// Commits were refused since the clocks were last moved.
     was_stalled: bool,
-    /// Emptied entries for the workers' next cuts.
-    spare: Vec<Vec<Vec<Entry>>>,
+    /// Memory for the workers' next cuts.
+    spare: Vec<Vec<Counted>>,
     /// Memory of the last commit's bytes: fresh pages for every commit would cost more than writing them.
     buffer: Vec<u8>,
     /// Slots that were announced to be freed at the next commit.
@@ -108,8 +108,8 @@ impl Keeper {
         self.pending.is_some()
     }
 
-    /// Emptied entries of an earlier round, for a worker's next cut.
-    pub fn take_spare(&mut self) -> Vec<Vec<Entry>> {
+    /// Memory of an earlier round, for a worker's next cut.
+    pub fn take_spare(&mut self) -> Vec<Counted> {
         self.spare.pop().unwrap_or_default()
     }
 
@@ -177,24 +177,18 @@ impl Keeper {
             delivered: round.delivered,
             ..Delta::default()
         };
-        let mut entries: Vec<Vec<Entry>> = Vec::new();
-        let mut numbers: BTreeMap<SourceId, Vec<Numbered>> = BTreeMap::new();
+        let mut counted: Vec<Counted> = Vec::new();
         let mut statuses: BTreeMap<SourceId, Vec<PartStatus>> = BTreeMap::new();
         for WorkerCut { cut, statuses: of_worker } in round.cuts {
             for (source, status) in of_worker {
                 statuses.entry(source).or_default().push(status);
             }
-            match entries.is_empty() {
-                true => entries = cut.entries,
+            match counted.is_empty() {
+                true => counted = cut.counted,
                 false => {
-                    for (all, of_worker) in entries.iter_mut().zip(&cut.entries) {
-                        all.extend_from_slice(of_worker);
-                    }
-                    self.spare.push(cut.entries);
+                    counted.iter_mut().zip(&cut.counted).for_each(|(all, of_worker)| all.extend(of_worker));
+                    self.spare.push(cut.counted);
                 }
-            }
-            for (source, of_worker) in cut.numbers.into_iter().enumerate() {
-                numbers.entry(SourceId(source as u16)).or_default().extend(of_worker);
             }
             delta.parts.extend(cut.parts);
             delta.names.extend(cut.names);
@@ -202,11 +196,13 @@ impl Keeper {
             delta.dead_letters.extend(cut.dead_letters);
         }
         delta.parts.sort_by_key(|p| p.id);
-        let by_source = entries.iter_mut().enumerate();
-        delta.groups = by_source.flat_map(|(source, entries)| seal(SourceId(source as u16), entries)).collect();
-        self.spare.push(entries);
-        let by_source = numbers.iter_mut();
-        delta.sequences = by_source.flat_map(|(source, numbers)| seal_sequences(*source, numbers)).collect();
+        for (source, of_source) in counted.iter_mut().enumerate() {
+            let source = SourceId(source as u16);
+            delta.groups.extend(seal(source, &mut of_source.entries));
+            delta.sightings.extend(seal_sightings(source, &mut of_source.sightings));
+            delta.sequences.extend(seal_sequences(source, &mut of_source.numbers));
+        }
+        self.spare.push(counted);
         self.advance(round.now_ns, &statuses, &mut delta);
         self.retire(&mut delta);
         delta

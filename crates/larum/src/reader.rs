@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use larum_aggregate::Entry;
 use larum_aggregate::time::SECOND_NS;
-use larum_fold::{DeadLetters, PartStatus, PartitionState, Record, SourcePolicy, Worker};
+use larum_fold::{Counted, DeadLetters, PartStatus, PartitionState, Record, SourcePolicy, Worker};
 use larum_kafka::{Consumer, Fetched, PartitionEnds};
 
 use crate::clock::now_ns;
@@ -48,8 +47,8 @@ pub enum Control {
     Cut {
         /// Drop every look-up.
         forget: bool,
-        /// Memory for the entries to come.
-        spare: Vec<Vec<Entry>>,
+        /// Memory for what is to come.
+        spare: Vec<Counted>,
         /// Where to.
         reply: Sender<ReaderCut>,
     },
@@ -306,7 +305,7 @@ impl Reader {
         }
     }
 
-    fn cut(&mut self, forget: bool, spare: Vec<Vec<Entry>>) -> ReaderCut {
+    fn cut(&mut self, forget: bool, spare: Vec<Counted>) -> ReaderCut {
         let now_ns = now_ns();
         self.look_after(now_ns);
         let waiting = !self.may_read();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use larum_tests::kafka::{Kafka, Message};
-use larum_tests::recount::{Body, Ev, Judged, Partition, Rec, S, Totals, labels};
+use larum_tests::recount::{Body, Ev, Judged, Partition, Rec, S, Sets, Totals, labels};
 
 use crate::model;
 use crate::scrape::{Scrape, label};
@@ -30,6 +30,8 @@ fn body(message: &Message) -> Body {
                 region: text(2),
                 service: text(3),
                 hop: find("hop"),
+                actor: text(7),
+                ip: find("ip"),
                 outcome: event.outcome.clone().unwrap_or_default(),
                 reason: event.reason.clone(),
                 latency_ns: event.latency_ns,
@@ -159,6 +161,7 @@ impl Oracle {
                 sums[1] += if texts[3] == "failure" { count as f64 } else { 0.0 };
                 sums[2] += if texts[3] == "success" { count as f64 } else { 0.0 };
             }
+            self.check_distinct(scrape, name, start_s, tick);
             let divisor = ((tick + 1) * S - covered_ns.max(start_s * S)).max(S) as f64 / S as f64;
             for (l, value) in scrape.of("larum_login_failures_per_second").filter(|(l, _)| label(l, "window") == name) {
                 let key = (label(l, "tenant").to_string(), label(l, "region").to_string());
@@ -178,6 +181,29 @@ impl Oracle {
             }
         }
         compared
+    }
+
+    /// Compares distinct accounts and sources of a scrape; only short windows have them.
+    fn check_distinct(&self, scrape: &Scrape, window: &str, start_s: i64, tick: i64) {
+        let mut sets = Sets::new();
+        for (at, partition) in self.partitions.iter().enumerate() {
+            let Some(next) = scrape.next_offset(at as i32) else { continue };
+            partition.add_distinct(&self.judged[at], next, start_s, tick, &mut sets);
+        }
+        for (name, what) in [("larum_login_distinct_accounts", "accounts"), ("larum_login_distinct_sources", "sources")]
+        {
+            let of_window = scrape.of(name).filter(|(l, _)| label(l, "window") == window);
+            let mut shown = 0;
+            for (l, value) in of_window {
+                let labels = [label(l, "tenant"), label(l, "region"), what].map(String::from);
+                let want = sets.get(&labels).map_or(0, BTreeSet::len);
+                let error_max = if want <= 64 { 0.0 } else { want as f64 / 4.0 };
+                assert!((value - want as f64).abs() <= error_max, "{name} {labels:?} in {window}: {value} for {want}");
+                shown += 1;
+            }
+            let wanted = if window == "5m" { sets.keys().filter(|labels| labels[2] == what).count() } else { 0 };
+            assert!(shown >= wanted && (shown > 0) == (wanted > 0), "{shown} {name} in {window}, wanted {wanted}");
+        }
     }
 
     /// Append time of the first record of all, Unix ns.

@@ -7,15 +7,15 @@ use fastrand::Rng;
 use larum::durable::{Durable, resume};
 use larum::keeper::{Committed, Keeper, Round, WorkerCut};
 use larum::shared::{PartShared, SourceShared};
-use larum_aggregate::time::WINDOWS;
-use larum_aggregate::{Delta, Graces, PartitionId, PartitionStart, SourceDef, SourceId};
+use larum_aggregate::time::{DISTINCT_WINDOW, WINDOWS, Window};
+use larum_aggregate::{Delta, Distinct, Graces, NameId, PartitionId, PartitionStart, SourceDef, SourceId};
 use larum_event::{CodeParts, Kind, Limits};
 use larum_fold::{Budgets, DeadLetters, PartStatus, Record, Registry, SourcePolicy, Worker};
 use larum_store::{Builder, Store, StoreLimits, configure};
 use larum_view::{AuditQueue, View};
 
 use super::disk::ModelDisk;
-use larum_tests::recount::{Body, Judged, Partition, S, Totals, random};
+use larum_tests::recount::{Body, Judged, Partition, S, Sets, Totals, random};
 
 /// Something done wrong on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -457,6 +457,13 @@ impl Rig {
                 }
             }
             same(&format!("window {}", window.name()), self.comparable(&got), self.comparable(&want))?;
+            if window <= DISTINCT_WINDOW && !self.minted {
+                let mut sets = Sets::new();
+                for ((partition, judged), next) in self.log.iter().zip(&judged).zip(next) {
+                    partition.add_distinct(judged, *next, start_s, i64::from(end_s), &mut sets);
+                }
+                check_distinct(view, window, end_s, &sets)?;
+            }
         }
         Ok(())
     }
@@ -575,4 +582,21 @@ fn totals(view: &View) -> Totals {
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, want: T) -> Result<(), String> {
     if got == want { Ok(()) } else { Err(format!("{what}:\ngot  {got:?}\nwant {want:?}")) }
+}
+
+/// Distinct accounts and sources equal the recount; large sets are estimated.
+fn check_distinct(view: &View, window: Window, end_s: u32, want: &Sets) -> Result<(), String> {
+    for key in view.keys() {
+        for (what, name) in [(Distinct::Accounts, "accounts"), (Distinct::Sources, "sources")] {
+            let labels = [view.name(key.def.tenant), view.name(key.def.region), name].map(String::from);
+            let is_login = key.def.component == NameId::NONE;
+            let want = want.get(&labels).filter(|_| is_login).map_or(0, |set| set.len() as u64);
+            let got = key.distinct(what, window, end_s);
+            let error_max = if want <= 64 { 0 } else { want / 4 };
+            if got.abs_diff(want) > error_max {
+                return Err(format!("{labels:?} in {}: {got}, recounted {want}", window.name()));
+            }
+        }
+    }
+    Ok(())
 }

@@ -130,7 +130,7 @@ pub struct Overrides {
 }
 
 /// Sample lines that one key can hold at most: attempts and requests of every code, latency histograms of every
-/// outcome and op, and per exposed window four login gauges and three quantiles of every op; or permissions, changes
+/// outcome and op, and per exposed window six login gauges and three quantiles of every op; or permissions, changes
 /// and audit records. What audit queues show by themselves is less than that of the keys that they need.
 fn lines_per_key_max(windows: u64) -> u64 {
     const HISTOGRAM_LINES: u64 = 21;
@@ -138,7 +138,7 @@ fn lines_per_key_max(windows: u64) -> u64 {
     let is_of_tenant = |id: &u16| matches!(Histogram(*id).measured(), Measured::Login(_) | Measured::Token(_));
     let histograms = (0..Histogram::COUNT).filter(is_of_tenant).count();
     let ops = Op::listed(Kind::Token).len() as u64;
-    let of_tenant = codes as u64 + histograms as u64 * HISTOGRAM_LINES + windows * (4 + 3 * ops);
+    let of_tenant = codes as u64 + histograms as u64 * HISTOGRAM_LINES + windows * (6 + 3 * ops);
     // A key with a service shows decisions by op and outcome, and escalations by hop.
     let (decisions, hops) = (Op::listed(Kind::Permission).len() * Outcome::ALL.len(), 1 + Hop::ALL.len());
     let with_service = decisions + hops * Outcome::ALL.len() + Op::listed(Kind::Change).len();
