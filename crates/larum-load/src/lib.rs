@@ -22,9 +22,10 @@
 //! everything but the attack.
 //!
 //! Reading order: `profile` and `scenario` (what can be asked for), `dice` (randomness), `pace` and `timing` (when),
-//! `popularity` and `mix` (who and what), `json`, `stamp`, `scribe`, `flaw` (how it is written), `stage` (scenarios at
-//! work), `tally` and `truth` (what was sent), `generator` (all of it together).
+//! `popularity` and `mix` (who and what), `json`, `stamp`, `scribe`, `flaw` (how it is written), `trouble`, `campaign`
+//! and `stage` (scenarios at work), `tally` and `truth` (what was sent), `generator` (all of it together).
 
+mod campaign;
 mod dice;
 mod flaw;
 mod generator;
@@ -34,6 +35,8 @@ mod pace;
 mod popularity;
 mod profile;
 mod scenario;
+#[cfg(test)]
+mod scenario_tests;
 mod scribe;
 mod stage;
 mod stamp;
@@ -41,6 +44,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod trouble;
 mod truth;
 
 pub use generator::{Generated, Generator};

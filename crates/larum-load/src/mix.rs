@@ -1,4 +1,4 @@
-//! What everyday traffic and attacks consist of: the tables of shares, and the facts of one event drawn from them.
+//! What everyday traffic consists of: the tables of shares, and the facts of one event drawn from them.
 
 use larum_event::{Kind, Op, Outcome, Reason};
 use rand_distr::StandardNormal;
@@ -56,6 +56,12 @@ pub const MIX: &Table<Activity> = &[
     (19, Activity::Deliver),
     (1, Activity::Change),
 ];
+
+/// Its share of everyday records.
+pub fn share(activity: Activity) -> f64 {
+    let thousandths: u32 = MIX.iter().filter(|(_, of)| *of == activity).map(|(share, _)| share).sum();
+    f64::from(thousandths) / f64::from(WHOLE)
+}
 
 /// How an event ends: an outcome and a reason that go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,16 +196,6 @@ const TOKEN_OTHER: &Table<Ending> = &[(980, Ending::Success), (10, Ending::Expir
 
 const CHECK: &Table<Ending> = &[(930, Ending::Success), (70, Ending::AgainstPolicy)];
 
-/// An attack's tries; all fail.
-const ATTACK: &Table<Ending> = &[(900, Ending::BadCredentials), (100, Ending::UnknownAccount)];
-
-/// What a degraded region's broken requests end with.
-const BROKEN: &Table<Ending> = &[(700, Ending::UpstreamError), (300, Ending::Timeout)];
-/// How many of a degraded region's requests break.
-const BREAKS: Chance = Chance::per_mille(300);
-/// So many times longer a degraded region takes.
-const DEGRADED_TIMES: u64 = 8;
-
 const LOGIN_OPS: &Table<Op> =
     &[(620, Op::Password), (180, Op::Sso), (80, Op::Mfa), (70, Op::Passkey), (50, Op::ApiKey)];
 
@@ -214,26 +210,26 @@ const UNMEASURED: Chance = Chance::per_mille(20);
 const INSTANT: Chance = Chance::per_mille(5);
 
 /// A log-normal distribution of service times.
-struct ServiceTime {
+pub struct ServiceTime {
     median_ms: f64,
     /// Standard deviation of the logarithm: ln(p99 / median) / 2.3263.
     sigma: f64,
 }
 
-const LOGIN_TIME: ServiceTime = ServiceTime { median_ms: 120.0, sigma: 0.691_8 };
-const REFRESH_TIME: ServiceTime = ServiceTime { median_ms: 15.0, sigma: 0.517_5 };
+pub const LOGIN_TIME: ServiceTime = ServiceTime { median_ms: 120.0, sigma: 0.691_8 };
+pub const REFRESH_TIME: ServiceTime = ServiceTime { median_ms: 15.0, sigma: 0.517_5 };
 const ISSUE_TIME: ServiceTime = ServiceTime { median_ms: 30.0, sigma: 0.517_5 };
 const TOKEN_OTHER_TIME: ServiceTime = ServiceTime { median_ms: 10.0, sigma: 0.517_5 };
-const CHECK_TIME: ServiceTime = ServiceTime { median_ms: 3.0, sigma: 0.517_5 };
+pub const CHECK_TIME: ServiceTime = ServiceTime { median_ms: 3.0, sigma: 0.517_5 };
 /// Refused by a limiter before any work was done.
-const LIMITED_TIME: ServiceTime = ServiceTime { median_ms: 1.5, sigma: 0.3 };
+pub const LIMITED_TIME: ServiceTime = ServiceTime { median_ms: 1.5, sigma: 0.3 };
 /// Service times are cut here, 10 minutes in 0.1 us.
-const LATENCY_E4_MAX: u64 = 600_000 * 10_000;
+pub const LATENCY_E4_MAX: u64 = 600_000 * 10_000;
 
 impl ServiceTime {
     /// A service time in 1/10,000 ms, or none.
     #[inline]
-    fn draw(&self, dice: &mut Dice) -> Option<u64> {
+    pub fn draw(&self, dice: &mut Dice) -> Option<u64> {
         let ms = self.median_ms * (self.sigma * dice.sample(&StandardNormal)).exp();
         let roll = dice.roll();
         if UNMEASURED.holds(roll) {
@@ -254,8 +250,32 @@ pub struct Caller {
     pub account: u32,
     /// A service, not a person.
     pub is_service: bool,
-    /// One of an attack's few addresses; otherwise the account's own.
-    pub attacker: Option<u8>,
+    /// From where.
+    pub origin: Origin,
+}
+
+/// Addresses that somebody comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The account's own.
+    Own,
+    /// One of an attack's few.
+    Few(u8),
+    /// One of an attack's very many.
+    Many(u32),
+}
+
+/// A step of an escalation, as its services tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainStep {
+    /// Index of its place in the chain.
+    pub hop: usize,
+    /// The trace, the same for all steps.
+    pub trace: (u64, u64),
+    /// This step.
+    pub span: u64,
+    /// The step before.
+    pub parent: Option<u64>,
 }
 
 /// Where and when an event happens.
@@ -286,10 +306,12 @@ pub struct Facts {
     pub count: u32,
     /// Who asks.
     pub caller: Caller,
+    /// Of an escalation; others have a trace at times, and any hop.
+    pub chain: Option<ChainStep>,
 }
 
 /// People with an account, per tenant; few of them do most of what is done.
-const PEOPLE: u32 = 4096;
+pub const PEOPLE: u32 = 4096;
 /// Services with credentials, per tenant.
 const SERVICES: u32 = 16;
 
@@ -316,40 +338,9 @@ pub fn everyday(activity: Activity, place: Place, dice: &mut Dice) -> Facts {
     let is_service = matches!(activity, Activity::Issue) || op == Op::ApiKey;
     let member = if is_service { dice.below(SERVICES) } else { dice.below(PEOPLE).min(dice.below(PEOPLE)) };
     let account = (place.tenant as u32).wrapping_mul(PEOPLE).wrapping_add(member);
-    let caller = Caller { account, is_service, attacker: None };
+    let caller = Caller { account, is_service, origin: Origin::Own };
     let count = if dice.hit(COUNTED) { 2 + dice.below(49) } else { 1 };
-    Facts { kind, op, ending, place, latency_e4: time.draw(dice), count, caller }
-}
-
-/// One try of an attack, from address `attacker`.
-#[inline]
-pub fn attack(place: Place, attacker: u8, dice: &mut Dice) -> Facts {
-    let ending = pick(ATTACK, dice);
-    let account = match ending {
-        // Guessed names: hardly one comes twice.
-        Ending::UnknownAccount => dice.roll() | 1 << 31,
-        _ => (place.tenant as u32).wrapping_mul(PEOPLE).wrapping_add(dice.below(PEOPLE)),
-    };
-    Facts {
-        kind: Kind::Login,
-        op: Op::Password,
-        ending,
-        place,
-        latency_e4: LOGIN_TIME.draw(dice),
-        count: 1,
-        caller: Caller { account, is_service: false, attacker: Some(attacker) },
-    }
-}
-
-/// Makes a login or token request one of a degraded region's; others stay as they are.
-pub fn degrade(facts: &mut Facts, dice: &mut Dice) {
-    if !matches!(facts.kind, Kind::Login | Kind::Token) {
-        return;
-    }
-    facts.latency_e4 = facts.latency_e4.map(|e4| (e4 * DEGRADED_TIMES).min(LATENCY_E4_MAX));
-    if dice.hit(BREAKS) {
-        facts.ending = pick(BROKEN, dice);
-    }
+    Facts { kind, op, ending, place, latency_e4: time.draw(dice), count, caller, chain: None }
 }
 
 /// Tenants at odd places serve consumers, the others a workforce.
@@ -364,7 +355,7 @@ mod tests {
     #[test]
     fn tables_are_whole_and_endings_in_order() {
         let sum = |table: &Table<Ending>| table.iter().map(|(share, _)| share).sum::<u32>();
-        for table in [LOGIN_WORKFORCE, LOGIN_CONSUMER, REFRESH, ISSUE, TOKEN_OTHER, CHECK, ATTACK, BROKEN] {
+        for table in [LOGIN_WORKFORCE, LOGIN_CONSUMER, REFRESH, ISSUE, TOKEN_OTHER, CHECK] {
             assert_eq!(sum(table), WHOLE, "{table:?}");
         }
         for table in [LOGIN_OPS, TOKEN_OTHER_OPS] {

@@ -8,19 +8,58 @@ use std::str::FromStr;
 pub enum Scenario {
     /// Somebody tries passwords against one tenant.
     BruteForce,
+    /// Somebody tries one password on every account of a tenant.
+    PasswordSpraying,
+    /// Somebody tries leaked passwords from everywhere.
+    CredentialStuffing,
+    /// A limiter says no to a tenant's honest users.
+    RateLimiter,
     /// One region's identity service fails and is slow.
     DegradedIam,
+    /// Clients refresh too often, and refreshes get slow.
+    RefreshOverload,
+    /// A deploy breaks the token service of a region.
+    BadDeploy,
+    /// A region sends nothing.
+    RegionLost,
+    /// A tenant sends nothing.
+    TenantSilent,
+    /// The audit queue stands, and loses records.
+    AuditStall,
+    /// Somebody asks for more and more permissions.
+    EscalationChain,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: &'static [Scenario] = &[Scenario::BruteForce, Scenario::DegradedIam];
+    pub const ALL: &'static [Scenario] = &[
+        Scenario::BruteForce,
+        Scenario::PasswordSpraying,
+        Scenario::CredentialStuffing,
+        Scenario::RateLimiter,
+        Scenario::DegradedIam,
+        Scenario::RefreshOverload,
+        Scenario::BadDeploy,
+        Scenario::RegionLost,
+        Scenario::TenantSilent,
+        Scenario::AuditStall,
+        Scenario::EscalationChain,
+    ];
 
     /// The name to ask for it by.
     pub const fn name(self) -> &'static str {
         match self {
             Scenario::BruteForce => "brute-force",
+            Scenario::PasswordSpraying => "password-spraying",
+            Scenario::CredentialStuffing => "credential-stuffing",
+            Scenario::RateLimiter => "rate-limiter",
             Scenario::DegradedIam => "degraded-iam",
+            Scenario::RefreshOverload => "refresh-overload",
+            Scenario::BadDeploy => "bad-deploy",
+            Scenario::RegionLost => "region-lost",
+            Scenario::TenantSilent => "tenant-silent",
+            Scenario::AuditStall => "audit-stall",
+            Scenario::EscalationChain => "escalation-chain",
         }
     }
 
@@ -33,10 +72,56 @@ impl Scenario {
                  Its honest users go on as before, so its successes stay level while its failure ratio climbs, \
                  and no other tenant and no token request notices."
             }
+            Scenario::PasswordSpraying => {
+                "One tenant is attacked slowly: a twentieth of all events are tries of one password on one account after \
+                 the other, from twelve addresses; nearly all end with bad_credentials, five in a thousand with a success. \
+                 Distinct accounts climb far above what failures alone explain, distinct sources hardly, and no account \
+                 fails often enough to be locked."
+            }
+            Scenario::CredentialStuffing => {
+                "One tenant is attacked from everywhere: three tenths of all events are leaked names and passwords, each \
+                 address used about twice, six in ten for accounts that do not exist and two in a thousand a success. \
+                 Distinct accounts and distinct sources climb together, and unknown_account leads the reasons."
+            }
+            Scenario::RateLimiter => {
+                "A limiter is set too tight for one tenant: six in ten of its honest logins and token requests are denied \
+                 with rate_limited, in a millisecond or two. \
+                 Its denied ratio climbs while wrong passwords fall with the rest, latency gets better, not worse, and \
+                 distinct accounts and sources stay as they are: no attack."
+            }
             Scenario::DegradedIam => {
                 "One region's identity service is in trouble: three in ten of its logins and token requests fail with \
                  upstream_error or timeout, and all of them take eight times as long. \
                  Every tenant served there is hit alike, successes fall, and wrong passwords do not rise."
+            }
+            Scenario::RefreshOverload => {
+                "A release of the mobile client refreshes its tokens too often: refreshes in one region come on top, half as \
+                 many again as all events, and every refresh there takes six times as long. \
+                 Refresh latency climbs without a single error more, and issued tokens and logins stay as they were."
+            }
+            Scenario::BadDeploy => {
+                "A deploy of token-issuer in one region breaks it: from its change event on a fifth of the region's token \
+                 requests fail with upstream_error and all take three times as long, until the rollback. \
+                 Errors begin within seconds of the deploy and end with the rollback, logins go on, and nobody attacks."
+            }
+            Scenario::RegionLost => {
+                "One region is lost: nothing that happens there is told any more. \
+                 Its rates fall to nothing while those of other regions stay level, which no failure ratio shows."
+            }
+            Scenario::TenantSilent => {
+                "One tenant falls silent: none of its events comes any more. \
+                 Its rates fall to nothing, its counters stand still and do not restart, and no other tenant notices."
+            }
+            Scenario::AuditStall => {
+                "The audit queue stands: records are put in and none comes out, until it goes on and empties at five times \
+                 the everyday rate, with one in twenty lost for good. \
+                 Backlog and lag climb while nothing arrives, fall when it goes on, and what was lost is missing once \
+                 the queue's grace is over."
+            }
+            Scenario::EscalationChain => {
+                "One account of one tenant asks again and again for a role above its own: chains of gateway, evaluator and \
+                 enforcer with one trace id each, of which the evaluator denies seven in ten. \
+                 Denied escalations of one tenant climb at one hop, and each can be followed by its trace."
             }
         }
     }

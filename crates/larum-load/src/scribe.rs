@@ -4,7 +4,7 @@ use larum_event::{Kind, Op, Reason};
 
 use crate::dice::{Chance, Dice};
 use crate::json::{Json, key};
-use crate::mix::{Caller, Ending, Facts, Place, Table, pick};
+use crate::mix::{Caller, ChainStep, Ending, Facts, Origin, Place, Table, pick};
 use crate::profile::REGIONS;
 use crate::stamp::Stamps;
 
@@ -82,14 +82,12 @@ const ESCAPED_AGENTS: [&str; 4] = [
 ];
 /// An attack's only user agent.
 const ATTACK_AGENT: &str = "python-requests/2.32.3";
-/// How many addresses an attack comes from.
-pub const ATTACK_ADDRESSES: u8 = 4;
 
 /// The audit queue and who puts records in.
 pub const QUEUE: &str = "compliance";
 const PRODUCERS: [&str; 3] = ["iam-gateway-1", "iam-gateway-2", "iam-gateway-3"];
 /// Longest stay in the audit queue.
-const QUEUED_MS_MAX: u32 = 4_000;
+pub const QUEUED_MS_MAX: u32 = 4_000;
 
 const CHANGE_OPS: &Table<Op> = &[
     (500, Op::Deploy),
@@ -99,6 +97,17 @@ const CHANGE_OPS: &Table<Op> = &[
     (50, Op::Drift),
     (50, Op::Confirm),
 ];
+
+/// An audit record in its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// Index of who put it in.
+    producer: usize,
+    /// Its number there.
+    seq: u64,
+    /// When it was put in, Unix ns.
+    enqueued_ns: i64,
+}
 
 /// Writes records into one buffer.
 #[derive(Debug)]
@@ -219,49 +228,60 @@ impl Scribe {
             }
             F::Reason => reason(json, facts.ending, explicit),
             F::Latency => latency(json, facts.latency_e4, dice),
-            F::Permission if facts.kind == Kind::Permission => permission(json, &facts.caller, dice),
-            F::Trace => trace(json, dice),
+            F::Permission if facts.kind == Kind::Permission => permission(json, facts, dice),
+            F::Trace => trace(json, facts.chain, dice),
             F::V | F::Op | F::Count | F::Permission => {}
         }
     }
 
-    /// Writes the event of a record that came out of the audit queue.
-    pub fn deliver(&mut self, place: Place, dice: &mut Dice) {
+    /// Puts a record into the audit queue at `enqueued_ns`.
+    pub fn put_in(&mut self, enqueued_ns: i64, dice: &mut Dice) -> Queued {
         let producer = dice.below(PRODUCERS.len() as u32) as usize;
         self.sequences[producer] += 1;
+        let enqueued_ns = enqueued_ns.max(larum_event::TIME_MIN_NS);
+        Queued { producer, seq: self.sequences[producer], enqueued_ns }
+    }
+
+    /// Writes the event of a record that was put into the audit queue, or came out of it.
+    pub fn audit(&mut self, op: Op, queued: Queued, place: Place, dice: &mut Dice) {
         self.json.begin(dice.hit(BLANKS));
         self.id();
         let json = &mut self.json;
         key!(json, "kind");
         json.text("audit");
         key!(json, "op");
-        json.text("deliver");
+        json.text(op.as_str());
         key!(json, "queue");
         json.text(QUEUE);
         key!(json, "producer");
-        json.text(PRODUCERS[producer]);
+        json.text(PRODUCERS[queued.producer]);
         key!(json, "seq");
-        json.number(self.sequences[producer]);
+        json.number(queued.seq);
         key!(json, "time");
         self.stamps.write(place.time_ns, json, dice);
-        key!(json, "enqueued_time");
-        let queued_ns = i64::from(50 + dice.below(QUEUED_MS_MAX)) * 1_000_000;
-        self.stamps.write((place.time_ns - queued_ns).max(larum_event::TIME_MIN_NS), json, dice);
+        if op == Op::Deliver {
+            key!(json, "enqueued_time");
+            self.stamps.write(queued.enqueued_ns, json, dice);
+        }
         key!(json, "service");
-        json.text("audit-sink");
+        json.text(service_of(Kind::Audit));
         key!(json, "tenant");
         self.tenant_value(place.tenant);
         self.region(place.region);
         self.json.close();
     }
 
-    /// Writes a change of the platform, which belongs to no tenant; gives what was done to which service.
-    pub fn change(&mut self, place: Place, dice: &mut Dice) -> (&'static str, Op) {
+    /// What is changed on an everyday's occasion, and how.
+    pub fn everyday_change(dice: &mut Dice) -> (&'static str, Op) {
         const SUBJECTS: [&str; 3] = ["token-issuer", "iam-gateway", "role-evaluator"];
+        (dice.one_of(&SUBJECTS), pick(CHANGE_OPS, dice))
+    }
+
+    /// Writes a change of the platform, which belongs to no tenant.
+    pub fn change(&mut self, (subject, op): (&str, Op), place: Place, dice: &mut Dice) {
         self.changes += 1;
-        let (subject, minor) = (dice.one_of(&SUBJECTS), self.changes % 100);
+        let minor = self.changes % 100;
         self.json.begin(dice.hit(BLANKS));
-        let op = pick(CHANGE_OPS, dice);
         let json = &mut self.json;
         key!(json, "kind");
         json.text("change");
@@ -292,7 +312,6 @@ impl Scribe {
         json.close();
         self.id();
         self.json.close();
-        (subject, op)
     }
 
     /// A unique id: the running number, scrambled one to one (the finalizer of SplitMix64).
@@ -346,32 +365,38 @@ fn source(json: &mut Json, caller: &Caller, dice: &mut Dice) {
     key!(json, "source");
     json.open();
     key!(json, "ip");
-    match caller.attacker {
-        Some(attacker) => {
+    match caller.origin {
+        Origin::Few(address) => {
             json.raw(BLOCKS[2]);
-            json.number(u64::from(attacker) + 66);
+            json.number(u64::from(address) + 66);
+        }
+        Origin::Many(address) => {
+            json.raw(b"\"2001:db8:bad:");
+            json.hex(u64::from(address >> 16), 4);
+            json.raw(b"::");
+            json.hex(u64::from(address & 0xffff), 4);
         }
         // Documentation has few IPv4 addresses: a third of the accounts come from IPv6 (RFC 3849).
-        None if scrambled.is_multiple_of(3) => {
+        Origin::Own if scrambled.is_multiple_of(3) => {
             json.raw(b"\"2001:db8:");
             json.hex(u64::from(scrambled >> 8), 4);
             json.raw(b"::");
             json.hex(u64::from(scrambled >> 16), 4);
         }
-        None => {
+        Origin::Own => {
             json.raw(BLOCKS[(scrambled >> 8) as usize % BLOCKS.len()]);
             json.number(1 + u64::from(scrambled >> 16) % 254);
         }
     }
     json.raw(b"\"");
     key!(json, "asn");
-    json.number(if caller.attacker.is_some() { ASN_FIRST } else { ASN_FIRST + u64::from(scrambled >> 24) % 16 });
+    json.number(if caller.origin == Origin::Own { ASN_FIRST + u64::from(scrambled >> 24) % 16 } else { ASN_FIRST });
     key!(json, "ua");
-    json.text(match caller.attacker {
-        Some(_) => ATTACK_AGENT,
-        None if dice.hit(ESCAPED) => dice.one_of(&ESCAPED_AGENTS),
-        None if caller.is_service => SERVICE_AGENTS[(scrambled >> 20) as usize % SERVICE_AGENTS.len()],
-        None => AGENTS[(scrambled >> 20) as usize % AGENTS.len()],
+    json.text(match caller.origin {
+        Origin::Few(_) | Origin::Many(_) => ATTACK_AGENT,
+        Origin::Own if dice.hit(ESCAPED) => dice.one_of(&ESCAPED_AGENTS),
+        Origin::Own if caller.is_service => SERVICE_AGENTS[(scrambled >> 20) as usize % SERVICE_AGENTS.len()],
+        Origin::Own => AGENTS[(scrambled >> 20) as usize % AGENTS.len()],
     });
     json.close();
 }
@@ -406,32 +431,40 @@ fn latency(json: &mut Json, latency_e4: Option<u64>, dice: &mut Dice) {
     }
 }
 
-fn permission(json: &mut Json, caller: &Caller, dice: &mut Dice) {
+fn permission(json: &mut Json, facts: &Facts, dice: &mut Dice) {
     key!(json, "hop");
-    json.text(dice.one_of(&HOPS));
+    json.text(facts.chain.map_or_else(|| dice.one_of(&HOPS), |step| HOPS[step.hop]));
     key!(json, "permission");
     json.open();
     key!(json, "subject");
-    account(json, caller);
+    account(json, &facts.caller);
     key!(json, "role");
-    json.text(dice.one_of(&ROLES));
+    json.text(if facts.chain.is_some() { ROLES[0] } else { dice.one_of(&ROLES) });
     key!(json, "resource");
     json.text(dice.one_of(&RESOURCES));
     json.close();
 }
 
 #[inline]
-fn trace(json: &mut Json, dice: &mut Dice) {
-    if !dice.hit(TRACED) {
-        return;
-    }
+fn trace(json: &mut Json, step: Option<ChainStep>, dice: &mut Dice) {
+    let step = match step {
+        Some(step) => step,
+        None if !dice.hit(TRACED) => return,
+        None => ChainStep { hop: 0, trace: (dice.word(), dice.word()), span: dice.word(), parent: None },
+    };
     key!(json, "trace_id");
     json.raw(b"\"");
-    json.hex(dice.word(), 16);
-    json.hex(dice.word(), 16);
+    json.hex(step.trace.0, 16);
+    json.hex(step.trace.1, 16);
     json.raw(b"\"");
     key!(json, "span_id");
     json.raw(b"\"");
-    json.hex(dice.word(), 16);
+    json.hex(step.span, 16);
     json.raw(b"\"");
+    if let Some(parent) = step.parent {
+        key!(json, "parent_span_id");
+        json.raw(b"\"");
+        json.hex(parent, 16);
+        json.raw(b"\"");
+    }
 }

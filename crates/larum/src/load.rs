@@ -49,6 +49,10 @@ fn settings(args: &LoadArgs) -> anyhow::Result<ClientSettings> {
     Ok(ClientSettings { group, ..config.kafka })
 }
 
+/// What `--list` says of the everyday shape that is no scenario.
+const DIURNAL: &str = "Any of them can be had on a day that waxes and wanes: --diurnal lets each region follow its local \
+                       day, trough to peak 1 to 5; otherwise traffic is level.\n";
+
 /// Runs the command.
 ///
 /// # Errors
@@ -56,7 +60,8 @@ fn settings(args: &LoadArgs) -> anyhow::Result<ClientSettings> {
 pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
     if args.list {
         let explained = Scenario::ALL.iter().map(|s| format!("{}\n    {}\n\n", s.name(), s.explain()));
-        std::io::stdout().write_all(explained.collect::<String>().as_bytes())?;
+        let text = explained.collect::<String>() + DIURNAL;
+        std::io::stdout().write_all(text.as_bytes())?;
         return Ok(());
     }
     let settings = settings(args)?;
