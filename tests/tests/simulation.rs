@@ -85,3 +85,13 @@ fn a_log_read_from_behind_gives_the_same_ticks() {
     println!("audit queues showed {audited:?}");
     assert!(audited.iter().all(|sum| *sum > 0), "something about audit queues was never met: {audited:?}");
 }
+
+/// A reader that pushes its windows on by its fastest partition drops what the others still hold.
+#[test]
+fn catching_up_over_uneven_backlogs_counts_every_event() {
+    for seed in 0..60 {
+        let mut rig = Rig::new(seed, None);
+        rig.fill_unevenly(300);
+        rig.catch_up().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}

@@ -1,5 +1,7 @@
 //! The core under test: workers and keeper as the program wires them, one thread, model time, model disk.
 
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
@@ -7,15 +9,15 @@ use fastrand::Rng;
 use larum::durable::{Durable, resume};
 use larum::keeper::{Committed, Keeper, Round, WorkerCut};
 use larum::shared::{PartShared, SourceShared};
-use larum_aggregate::time::{DISTINCT_WINDOW, WINDOWS, Window};
-use larum_aggregate::{Delta, Distinct, Graces, NameId, PartitionId, PartitionStart, SourceDef, SourceId};
-use larum_event::{CodeParts, Kind, Limits};
+use larum_aggregate::{Delta, Graces, PartitionId, PartitionStart, SourceDef, SourceId};
+use larum_event::Limits;
 use larum_fold::{Budgets, DeadLetters, PartStatus, Record, Registry, SourcePolicy, Worker};
 use larum_store::{Builder, Store, StoreLimits, configure};
-use larum_view::{AuditQueue, View};
+
+use larum_tests::recount::{Body, Partition, S, Totals, random};
 
 use super::disk::ModelDisk;
-use larum_tests::recount::{Body, Judged, Partition, S, Sets, Totals, random};
+use checks::same;
 
 /// Something done wrong on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +150,37 @@ impl Rig {
             let record = random(&mut self.rng, self.now_ns, self.minted);
             self.log[at].records.push(record);
         }
+    }
+
+    /// Appends backlogs that begin and end minutes of event time apart.
+    pub fn fill_unevenly(&mut self, records: usize) {
+        let began_ns = self.now_ns;
+        let mut last_ns = began_ns;
+        for at in 0..self.log.len() {
+            let mut now_ns = began_ns + self.rng.i64(0..1800) * S;
+            let pace_ms = [50, 400, 4_000][self.rng.usize(..3)];
+            for _ in 0..records {
+                now_ns += self.rng.i64(0..pace_ms) * 1_000_000;
+                let record = random(&mut self.rng, now_ns, self.minted);
+                self.log[at].records.push(record);
+            }
+            last_ns = last_ns.max(now_ns);
+        }
+        self.now_ns = last_ns + S;
+    }
+
+    /// Reads, commits and crashes until the backlogs are read, and compares with the recount all the way.
+    pub fn catch_up(&mut self) -> Result<(), String> {
+        for _ in 0..200 {
+            self.now_ns += S / 10;
+            match self.rng.u8(..20) {
+                0..12 => self.read(),
+                12..14 => self.report_ends(),
+                14..19 => self.commit()?,
+                _ => self.crash()?,
+            }
+        }
+        self.finish()
     }
 
     /// New workers share the partitions in some way.
@@ -368,130 +401,6 @@ impl Rig {
         self.durable.read().unwrap().view.source(SOURCE).and_then(|s| s.tick)
     }
 
-    /// Compares what is visible with the recount of exactly its offsets; nothing may have gone back.
-    fn check(&mut self, thorough: bool, ticked: bool) -> Result<(), String> {
-        let durable = self.durable.clone();
-        let durable = durable.read().unwrap();
-        let view = &durable.view;
-        let next: Vec<i64> = view.partitions().map(|p| p.visible_next).collect();
-        if next.len() != self.log.len() || next.iter().zip(&self.seen.1).any(|(now, before)| now < before) {
-            return Err(format!("visible offsets went back: {:?} to {next:?}", self.seen.1));
-        }
-        let totals = totals(view);
-        for (labels, before) in &self.seen.0 {
-            if totals.get(labels).is_none_or(|now| now < before) {
-                return Err(format!("{labels:?} went back from {before} to {:?}", totals.get(labels)));
-            }
-        }
-        if thorough {
-            self.recount(view, &next, &totals)?;
-        }
-        if ticked {
-            self.check_ticks(view, &next)?;
-        }
-        self.seen = (totals, next);
-        Ok(())
-    }
-
-    fn recount(&self, view: &View, next: &[i64], totals: &Totals) -> Result<(), String> {
-        let mut want = Totals::new();
-        let mut want_latencies = (0, 0);
-        for (partition, (next, view)) in self.log.iter().zip(next.iter().zip(view.partitions())) {
-            partition.add_totals(*next, &mut want);
-            let sums = partition.latencies(*next);
-            want_latencies = (want_latencies.0 + sums.0, want_latencies.1 + sums.1);
-            let t = &view.tally;
-            let records = [t.decoded, t.rejected_total(), t.skipped, t.absent];
-            same("records", records, partition.records(*next))?;
-            same("timings", [t.on_time, t.late, t.skewed], partition.timings(&partition.judge(), *next))?;
-            same("conserved", view.is_conserved(), true)?;
-        }
-        same("totals", self.comparable(totals), self.comparable(&want))?;
-        let histograms = view.keys().flat_map(|k| k.histograms(|_| true).into_iter().map(|h| h.1));
-        let (mut count, mut sum_ns) = (0, 0);
-        for histogram in histograms {
-            count += histogram.buckets.iter().map(|b| b.1).sum::<u64>();
-            sum_ns += histogram.sum_ns;
-        }
-        same("latencies", (count, sum_ns), want_latencies)?;
-        self.recount_windows(view, next)
-    }
-
-    /// What audit queues show at a tick, if every tick was read before it was applied.
-    fn check_audit(&mut self, tick: u32) -> Result<(), String> {
-        let events: Vec<_> = self.log.iter().flat_map(Partition::audit).collect();
-        let want = larum_tests::audit::recount(&events, i64::from(tick), i64::from(Graces::default().default_s));
-        want.values().flat_map(|shown| shown.iter().enumerate()).for_each(|(at, n)| self.audited[at] += n);
-        let durable = self.durable.read().unwrap();
-        let view = &durable.view;
-        let Some(source) = view.source(SOURCE) else { return Ok(()) };
-        let shown = |queue: &AuditQueue| {
-            let (state, c) = (queue.state(), queue.counts);
-            [state.backlog, state.missing, c.gaps, c.recovered, c.repeated, c.epochs, c.untracked, c.skewed]
-        };
-        let got = source.queues.iter().map(|(name, queue)| (view.name(*name).to_string(), shown(queue))).collect();
-        same(&format!("audit queues at tick {tick}"), got, want)
-    }
-
-    fn recount_windows(&self, view: &View, next: &[i64]) -> Result<(), String> {
-        let Some(end_s) = view.source(SOURCE).and_then(|s| s.window_end_s()) else { return Ok(()) };
-        let judged: Vec<Vec<(i64, Judged)>> = self.log.iter().map(Partition::judge).collect();
-        for window in WINDOWS {
-            let span_s = i64::from(window.span_s);
-            let step_s = if span_s <= 300 {
-                10
-            } else if span_s <= 3600 {
-                60
-            } else {
-                600
-            };
-            let start_s = (i64::from(end_s) + 1 - span_s) / step_s * step_s;
-            let mut want = Totals::new();
-            for ((partition, judged), next) in self.log.iter().zip(&judged).zip(next) {
-                partition.add_window(judged, *next, start_s, i64::from(end_s), &mut want);
-            }
-            let mut got = Totals::new();
-            for key in view.keys() {
-                for (code, count) in key.window(window, end_s).codes {
-                    *got.entry(labels(view, key, code)).or_default() += count;
-                }
-            }
-            same(&format!("window {}", window.name()), self.comparable(&got), self.comparable(&want))?;
-            if window <= DISTINCT_WINDOW && !self.minted {
-                let mut sets = Sets::new();
-                for ((partition, judged), next) in self.log.iter().zip(&judged).zip(next) {
-                    partition.add_distinct(judged, *next, start_s, i64::from(end_s), &mut sets);
-                }
-                check_distinct(view, window, end_s, &sets)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Right after a tick was applied, everything durable up to it is visible.
-    fn check_ticks(&self, view: &View, next: &[i64]) -> Result<(), String> {
-        let Some(tick) = view.source(SOURCE).and_then(|s| s.tick) else { return Ok(()) };
-        for ((partition, next), view) in self.log.iter().zip(next).zip(view.partitions()) {
-            let waiting = partition.judge().into_iter().find(|j| j.0 >= *next && j.0 < view.next);
-            if let Some((offset, judged)) = waiting.filter(|(_, j)| j.tick <= i64::from(tick)) {
-                return Err(format!("offset {offset} of tick {} is not visible at tick {tick}", judged.tick));
-            }
-        }
-        Ok(())
-    }
-
-    /// With minted names over the budget, tenants are not told apart.
-    fn comparable(&self, totals: &Totals) -> Totals {
-        if !self.minted {
-            return totals.clone();
-        }
-        let mut sums = Totals::new();
-        for (labels, count) in totals {
-            *sums.entry(labels[1..].to_vec()).or_default() += count;
-        }
-        sums
-    }
-
     /// Reads everything, waits, and compares for the last time.
     pub fn finish(&mut self) -> Result<(), String> {
         self.crash()?;
@@ -552,51 +461,4 @@ fn ends_of_ticks(partition: &Partition) -> BTreeMap<i64, i64> {
 
 fn budgets(minted: bool) -> Budgets {
     Budgets { tenants: if minted { 12 } else { 1000 }, ..Budgets::default() }
-}
-
-fn labels(view: &View, key: &larum_view::KeyView, code: larum_event::Code) -> Vec<String> {
-    let CodeParts { kind, op, outcome, reason, hop } = code.parts();
-    let [tenant, region, service] = [key.def.tenant, key.def.region, key.def.component].map(|name| view.name(name));
-    let hop = hop.map_or("", |hop| hop.as_str());
-    let (op, outcome, reason) = (op.as_str(), outcome.as_str(), reason.as_str());
-    match kind {
-        Kind::Login => [tenant, region, "login", outcome, reason].map(String::from).to_vec(),
-        Kind::Permission => {
-            [tenant, region, &format!("permission {service} {op} {hop}"), outcome, ""].map(String::from).to_vec()
-        }
-        Kind::Change => [tenant, region, &format!("change {service} {op}"), "", ""].map(String::from).to_vec(),
-        Kind::Audit => ["", region, &format!("audit {service}"), "", ""].map(String::from).to_vec(),
-        Kind::Token => [tenant, region, op, outcome, reason].map(String::from).to_vec(),
-    }
-}
-
-fn totals(view: &View) -> Totals {
-    let mut totals = Totals::new();
-    for key in view.keys() {
-        for (code, count) in key.codes() {
-            *totals.entry(labels(view, key, code)).or_default() += count;
-        }
-    }
-    totals
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, want: T) -> Result<(), String> {
-    if got == want { Ok(()) } else { Err(format!("{what}:\ngot  {got:?}\nwant {want:?}")) }
-}
-
-/// Distinct accounts and sources equal the recount; large sets are estimated.
-fn check_distinct(view: &View, window: Window, end_s: u32, want: &Sets) -> Result<(), String> {
-    for key in view.keys() {
-        for (what, name) in [(Distinct::Accounts, "accounts"), (Distinct::Sources, "sources")] {
-            let labels = [view.name(key.def.tenant), view.name(key.def.region), name].map(String::from);
-            let is_login = key.def.component == NameId::NONE;
-            let want = want.get(&labels).filter(|_| is_login).map_or(0, |set| set.len() as u64);
-            let got = key.distinct(what, window, end_s);
-            let error_max = if want <= 64 { 0 } else { want / 4 };
-            if got.abs_diff(want) > error_max {
-                return Err(format!("{labels:?} in {}: {got}, recounted {want}", window.name()));
-            }
-        }
-    }
-    Ok(())
 }

@@ -98,6 +98,10 @@ fn read_security(kafka: &mut Reader<'_>) -> Security {
 
 /// Further options of the client: an allow-list.
 fn read_options(kafka: &mut Reader<'_>) -> Vec<(String, String)> {
+    let scalar = serde_json::json!({"type": ["string", "number", "boolean"]});
+    let all: serde_json::Map<_, _> = OPTIONS.iter().map(|key| (key.to_string(), scalar.clone())).collect();
+    let shape = serde_json::json!({"type": ["object", "null"], "properties": all, "additionalProperties": false});
+    kafka.shape("client_options", shape);
     let mut options = Vec::new();
     for (line, key, value) in kafka.pairs("client_options") {
         if OPTIONS.contains(&key.as_str()) {

@@ -3,8 +3,10 @@
 mod kafka;
 mod node;
 mod reader;
+mod schema;
 
 pub use reader::duration;
+pub use schema::schema;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -227,6 +229,9 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
         when_full: letters.choice("when_full", &[("block", WhenFull::Block), ("drop", WhenFull::Drop)]),
     };
     reader.close(letters);
+    for (key, default) in [("start_at", "end"), ("listen", "127.0.0.1:9464")] {
+        reader.shape(key, serde_json::json!({"type": ["string", "null"], "default": default}));
+    }
     let start_at = match &overrides.start_at {
         Some(text) => reader.flag("--start-at", text, start_at),
         None => reader.parsed("start_at", "end", start_at),

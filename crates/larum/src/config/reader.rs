@@ -1,8 +1,11 @@
-//! Takes values out of the tree by name: notes every problem and goes on with the default, so that all show at once.
+//! Takes values out of the tree by name: notes every problem and goes on with the default, so that all show at once. What
+//! is asked for is noted too: it is the schema.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use serde_json::{Map, json};
 
 use crate::config::node::{Node, Problem, Value};
 
@@ -12,12 +15,25 @@ pub struct Reader<'n> {
     members: &'n [(String, usize, Node)],
     known: BTreeSet<&'static str>,
     problems: Vec<Problem>,
+    /// Its key in the map around it, and whether it is one of a list there.
+    place: (&'static str, bool),
+    /// JSON Schema of what was asked for, by key.
+    shapes: Map<String, serde_json::Value>,
+    required: Vec<&'static str>,
 }
 
 impl<'n> Reader<'n> {
     /// Reads the root, which must be a map or nothing.
     pub fn new(root: Option<&'n Node>) -> Self {
-        let mut reader = Reader { path: String::new(), members: &[], known: BTreeSet::new(), problems: Vec::new() };
+        let mut reader = Reader {
+            path: String::new(),
+            members: &[],
+            known: BTreeSet::new(),
+            problems: Vec::new(),
+            place: ("", false),
+            shapes: Map::new(),
+            required: Vec::new(),
+        };
         match root {
             None => {}
             Some(Node { value: Value::Map(members), .. }) => reader.members = members,
@@ -73,6 +89,21 @@ impl<'n> Reader<'n> {
         pairs
     }
 
+    /// Notes the shape of what is at `key`: JSON Schema.
+    pub fn shape(&mut self, key: &'static str, shape: serde_json::Value) {
+        self.shapes.insert(key.to_string(), shape);
+    }
+
+    /// JSON Schema of all that was asked for.
+    pub fn schema(&self) -> serde_json::Value {
+        let mut schema = json!({"type": ["object", "null"], "additionalProperties": false});
+        schema["properties"] = self.shapes.clone().into();
+        if !self.required.is_empty() {
+            schema["required"] = json!(self.required);
+        }
+        schema
+    }
+
     fn get(&mut self, key: &'static str) -> Option<&'n Node> {
         self.known.insert(key);
         self.members.iter().find(|m| m.0 == key).map(|m| &m.2)
@@ -120,16 +151,20 @@ impl<'n> Reader<'n> {
 
     /// A text.
     pub fn text(&mut self, key: &'static str, default: &str) -> String {
+        self.shape(key, json!({"type": ["string", "null"], "default": default}));
         self.scalar(key).map_or(default, |s| s.0).to_string()
     }
 
     /// A text, if it is there.
     pub fn optional_text(&mut self, key: &'static str) -> Option<String> {
+        self.shape(key, json!({"type": ["string", "null"]}));
         self.scalar(key).map(|s| s.0.to_string())
     }
 
     /// A text that must be there.
     pub fn required_text(&mut self, key: &'static str) -> String {
+        self.shape(key, json!({"type": "string"}));
+        self.required.push(key);
         match self.scalar(key) {
             Some((text, _)) => text.to_string(),
             None => {
@@ -142,6 +177,10 @@ impl<'n> Reader<'n> {
 
     /// A whole number in a range.
     pub fn number(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let bounds = json!({"type": "integer", "minimum": range.start(), "maximum": range.end()});
+        // Written 10_000 it is a text to other readers of YAML.
+        let shape = json!({"anyOf": [bounds, {"type": "string", "pattern": "^[0-9_]+$"}, {"type": "null"}]});
+        self.shape(key, shape);
         let parse = |text: &str| {
             let value = text.replace('_', "").parse().ok().filter(|n| range.contains(n));
             value.ok_or_else(|| format!("takes a whole number from {} to {}, not {text}", range.start(), range.end()))
@@ -151,6 +190,7 @@ impl<'n> Reader<'n> {
 
     /// A size in bytes: a number and `B`, `KiB`, `MiB` or `GiB`.
     pub fn bytes(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        self.shape(key, json!({"type": ["string", "null"], "pattern": "^[0-9]+ *(B|KiB|MiB|GiB)$"}));
         let parse = |text: &str| {
             let value = with_unit(text, &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)]);
             let bytes = value
@@ -166,6 +206,8 @@ impl<'n> Reader<'n> {
 
     /// A duration: a number and `ms`, `s`, `m` or `h`.
     pub fn duration(&mut self, key: &'static str, default: &str, range: RangeInclusive<Duration>) -> Duration {
+        let pattern = "^[0-9]+ *(ms|s|m|h)$";
+        self.shape(key, json!({"type": ["string", "null"], "pattern": pattern, "default": default}));
         let parse = |text: &str| {
             let value = duration(text)?;
             let fits = range.contains(&value);
@@ -180,6 +222,9 @@ impl<'n> Reader<'n> {
 
     /// One of a few words; the first is the default.
     pub fn choice<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> T {
+        let mut all: Vec<_> = words.iter().map(|w| json!(w.0)).collect();
+        all.push(json!(null));
+        self.shape(key, json!({"enum": all, "default": words[0].0}));
         let parse = |text: &str| {
             let found = words.iter().find(|w| w.0 == text).map(|w| w.1);
             found.ok_or_else(|| {
@@ -192,6 +237,7 @@ impl<'n> Reader<'n> {
 
     /// A list of texts; a single text is a list of one.
     pub fn texts(&mut self, key: &'static str) -> Vec<String> {
+        self.shape(key, json!({"type": ["string", "array", "null"], "items": {"type": "string"}}));
         let Some(node) = self.get(key) else { return Vec::new() };
         match &node.value {
             Value::Scalar(text) => vec![text.clone()],
@@ -212,8 +258,8 @@ impl<'n> Reader<'n> {
         }
     }
 
-    fn child(&self, path: String, members: &'n [(String, usize, Node)]) -> Reader<'n> {
-        Reader { path, members, known: BTreeSet::new(), problems: Vec::new() }
+    fn child(&self, path: String, members: &'n [(String, usize, Node)], place: (&'static str, bool)) -> Reader<'n> {
+        Reader { path, members, place, ..Reader::new(None) }
     }
 
     /// A nested map; hand it back with [`Reader::close`].
@@ -227,7 +273,7 @@ impl<'n> Reader<'n> {
                 &[]
             }
         };
-        self.child(self.name(key), members)
+        self.child(self.name(key), members, (key, false))
     }
 
     /// A list of nested maps; hand each back with [`Reader::close`].
@@ -241,7 +287,7 @@ impl<'n> Reader<'n> {
         for (at, item) in items.iter().enumerate() {
             let name = format!("{}[{at}]", self.name(key));
             match &item.value {
-                Value::Map(members) => readers.push(self.child(name, members)),
+                Value::Map(members) => readers.push(self.child(name, members, (key, true))),
                 _ => self.problem(item.line, format!("{name} takes keys and values")),
             }
         }
@@ -250,6 +296,9 @@ impl<'n> Reader<'n> {
 
     /// Ends a nested map: what was not asked for is not known.
     pub fn close(&mut self, child: Reader<'n>) {
+        let (key, is_item) = child.place;
+        let schema = child.schema();
+        self.shape(key, if is_item { json!({"type": ["array", "null"], "items": schema}) } else { schema });
         self.problems.extend(child.finish());
     }
 
