@@ -8,6 +8,7 @@
 #[allow(missing_docs)]
 mod model;
 
+mod audit;
 mod exactness;
 mod faults;
 mod groups;
