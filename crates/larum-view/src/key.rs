@@ -7,8 +7,9 @@ use larum_event::{Code, Histogram, Measured};
 use serde::{Deserialize, Serialize};
 
 use crate::distinct::DistinctPanes;
-use crate::slots::{Count, Slot, add_run, add_up};
+use crate::slots::{Slot, add_up};
 use crate::tiers::Tiers;
+use crate::totals::Totals;
 
 /// One key's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +21,7 @@ pub struct KeyView {
     /// The last tick that counted something.
     pub touched_s: u32,
     /// Counts since then, by slot.
-    totals: Vec<Count<Slot>>,
+    totals: Totals,
     /// (histogram, sum of its latencies in ns), by histogram.
     sums_ns: Vec<(u16, u128)>,
     /// Its panes.
@@ -58,7 +59,7 @@ impl KeyView {
             def,
             started_s,
             touched_s: started_s,
-            totals: Vec::new(),
+            totals: Totals::default(),
             sums_ns: Vec::new(),
             tiers: Tiers::default(),
             distinct: DistinctPanes::default(),
@@ -67,7 +68,7 @@ impl KeyView {
 
     /// Counts rows of this key, sorted by code and bucket, in totals.
     pub(crate) fn add_totals(&mut self, rows: &[Row]) {
-        add_run(&mut self.totals, run(rows));
+        self.totals.add(run(rows));
         for row in rows.iter().filter(|row| row.bucket != NOT_MEASURED) {
             let Some(Histogram(id)) = Code(row.code).histogram() else { continue };
             match self.sums_ns.iter().position(|sum| sum.0 >= id) {
@@ -84,14 +85,20 @@ impl KeyView {
 
     /// Totals by code.
     pub fn codes(&self) -> impl Iterator<Item = (Code, u64)> {
-        let same_code = self.totals.chunk_by(|a, b| a.0.code() == b.0.code());
-        same_code.map(|same| (same[0].0.code(), same.iter().map(|t| t.1).sum()))
+        let mut counts = self.totals.iter().peekable();
+        std::iter::from_fn(move || {
+            let (slot, mut sum) = counts.next()?;
+            while let Some((_, count)) = counts.next_if(|next| next.0.code() == slot.code()) {
+                sum += count;
+            }
+            Some((slot.code(), sum))
+        })
     }
 
     /// Totals of the latencies that are `wanted`, by histogram.
     pub fn histograms(&self, wanted: impl Fn(Measured) -> bool) -> Vec<(Histogram, HistogramTotals)> {
         let bucket = |slot: Slot| slot.bucket().filter(|(id, _)| wanted(id.measured()));
-        let mut buckets: Vec<_> = self.totals.iter().filter_map(|t| Some((bucket(t.0)?, t.1))).collect();
+        let mut buckets: Vec<_> = self.totals.iter().filter_map(|(slot, count)| Some((bucket(slot)?, count))).collect();
         add_up(&mut buckets);
         let same_histogram = buckets.chunk_by(|a, b| a.0.0 == b.0.0);
         let totals = |same: &[((Histogram, Bucket), u64)]| {
@@ -113,6 +120,7 @@ impl KeyView {
 
     /// Looks after panes of the past; `oldest` as in [`crate::tiers::oldest_s`].
     pub(crate) fn compact(&mut self, oldest: &[u32; 3]) {
+        self.totals.pack();
         self.tiers.compact(oldest);
         self.distinct.drop_before(oldest[0] / PANE_S);
     }

@@ -4,7 +4,7 @@
 //! state after the last applied tick. The same Deltas give the same view, bit for bit. [`Reading`] shows one cut of it
 //! as samples of the [`signals`], to whichever [`Sink`] writes them out.
 //!
-//! Reading order: [`view`] (Deltas and ticks), `key` (totals of a key), `tiers` and `packed` (its panes and windows), `audit` (sequences of audit queues), `slots` (what
+//! Reading order: [`view`] (Deltas and ticks), `key` and `totals` (totals of a key), `tiers` and `packed` (its panes and windows), `audit` (sequences of audit queues), `slots` (what
 //! both count), [`signals`] (the list), [`reading`] and
 //! `platform` (state to samples).
 
@@ -17,6 +17,7 @@ pub mod reading;
 pub mod signals;
 mod slots;
 mod tiers;
+mod totals;
 pub mod view;
 
 pub use audit::{AuditCounts, AuditQueue, AuditState};

@@ -97,7 +97,7 @@ fn block(bytes: &[u8]) -> Option<(u32, &[u8], &[u8])> {
 }
 
 /// Writes seven bits a byte, lowest first; the top bit says that more come.
-fn write(to: &mut Vec<u8>, mut value: u64) {
+pub fn write(to: &mut Vec<u8>, mut value: u64) {
     while value > 0x7f {
         to.push(value as u8 | 0x80);
         value >>= 7;
@@ -105,7 +105,7 @@ fn write(to: &mut Vec<u8>, mut value: u64) {
     to.push(value as u8);
 }
 
-fn read(from: &mut &[u8]) -> Option<u64> {
+pub fn read(from: &mut &[u8]) -> Option<u64> {
     let (mut value, mut shift) = (0, 0);
     loop {
         let (byte, rest) = from.split_first()?;
