@@ -157,7 +157,7 @@ fn ours(worker: &mut Worker, load: &[(Vec<u8>, i64)], offset: &mut i64) -> (usiz
         let mut cut = worker.cut(false, std::mem::take(&mut spare));
         counted += cut.parts.iter().flat_map(|p| &p.marks).map(|m| m.tally.decoded).sum::<u64>();
         for of_source in &mut cut.counted {
-            rows += seal(SourceId(0), &mut of_source.entries).iter().map(|g| g.rows.len()).sum::<usize>();
+            rows += seal(SourceId(0), &mut of_source.entries).iter().map(|g| g.counts.len()).sum::<usize>();
             let sightings = seal_sightings(SourceId(0), &mut of_source.sightings);
             rows += sightings.iter().map(|g| g.rows.len()).sum::<usize>();
         }

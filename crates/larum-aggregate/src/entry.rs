@@ -1,12 +1,13 @@
-//! What the fold writes for each event, and how that becomes the sorted, added-up rows of a Delta.
+//! What the fold writes for each event, and how that becomes the sorted, added-up runs of a Delta.
 
-use crate::delta::{Group, KeyId, Row, SourceId};
+use crate::delta::{Group, KeyId, SourceId};
 use crate::histogram::{Bucket, NOT_MEASURED};
+use crate::run::{Cell, RunWriter, Slot};
 
 /// One counted event, 32 bytes: where it counts, packed so that one comparison sorts it, and what it adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// tick 32 | pane 31 | totals 1 | key 32 | code 16 | bucket 16, highest first.
+    /// tick 32 | pane 31 | totals 1 | key 32 | slot 32, highest first.
     place: u128,
     latency_ns: u64,
     count: u32,
@@ -24,30 +25,27 @@ impl Entry {
             | u128::from(pane) << 65
             | u128::from(totals) << 64
             | u128::from(key.0) << 32
-            | u128::from(code) << 16
-            | u128::from(NOT_MEASURED);
+            | u128::from(Slot::of(code, NOT_MEASURED).0);
         Entry { place, latency_ns: 0, count }
     }
 
     /// The same with a latency.
     #[inline]
     pub fn measured(mut self, latency_ns: u64, bucket: Bucket) -> Entry {
-        self.place = self.place & !0xffff | u128::from(bucket);
+        let slot = Slot::of(Slot(self.place as u32).code(), bucket);
+        self.place = self.place & !0xffff_ffff | u128::from(slot.0);
         self.latency_ns = latency_ns;
         self
     }
 
-    fn row(&self) -> Row {
-        Row {
-            key: KeyId((self.place >> 32) as u32),
-            code: (self.place >> 16) as u16,
-            bucket: self.place as u16,
-            count: u64::from(self.count),
-            sum_ns: u128::from(self.latency_ns) * u128::from(self.count),
-        }
+    /// Key and slot.
+    #[inline]
+    fn cell(&self) -> Cell {
+        Cell::new(KeyId((self.place >> 32) as u32), Slot(self.place as u32))
     }
 
     /// Tick, pane and totals together.
+    #[inline]
     fn group(&self) -> u64 {
         (self.place >> 64) as u64
     }
@@ -55,30 +53,31 @@ impl Entry {
 
 /// Sorts and adds up the `entries` of a source, in whatever order they came from however many workers.
 ///
-/// Groups come out by (tick, pane, totals), rows within by (key, code, bucket), each place once: the same events give the
-/// same rows, bit for bit. `entries` are left empty, their memory to be used again.
+/// Groups come out by (tick, pane, totals), each with its counts by (key, slot) and, where it counts in totals, its sums
+/// of latencies by (key, code): the same events give the same groups, bit for bit. `entries` are left empty, their
+/// memory to be used again.
 pub fn seal(source: SourceId, entries: &mut Vec<Entry>) -> Vec<Group> {
     entries.sort_unstable_by_key(|e| e.place);
     let mut groups = Vec::new();
     for same_group in entries.chunk_by(|a, b| a.group() == b.group()) {
-        let mut rows: Vec<Row> = Vec::with_capacity(same_group.len());
-        for same_place in same_group.chunk_by(|a, b| a.place == b.place) {
-            let mut row = same_place[0].row();
-            for entry in &same_place[1..] {
-                let more = entry.row();
-                row.count += more.count;
-                row.sum_ns += more.sum_ns;
-            }
-            rows.push(row);
-        }
         let group = same_group[0].group();
-        let pane = (group >> 1) as u32 & NO_PANE;
+        let (pane, totals) = ((group >> 1) as u32 & NO_PANE, group & 1 == 1);
+        let (mut counts, mut sums) = (RunWriter::default(), RunWriter::default());
+        for entry in same_group {
+            let cell = entry.cell();
+            counts.push(cell, u64::from(entry.count));
+            if totals && cell.slot().bucket().is_some() {
+                let of_code = Cell::new(cell.key(), cell.slot().without_bucket());
+                sums.push(of_code, u128::from(entry.latency_ns) * u128::from(entry.count));
+            }
+        }
         groups.push(Group {
             source,
             tick: (group >> 32) as u32,
             pane: (pane != NO_PANE).then_some(pane),
-            totals: group & 1 == 1,
-            rows,
+            totals,
+            counts: counts.finish(),
+            sums: sums.finish(),
         });
     }
     entries.clear();
@@ -92,12 +91,15 @@ mod tests {
     #[test]
     fn places_survive_packing() {
         let entry = Entry::new(u32::MAX, Some(410_244_480), true, KeyId(u32::MAX), 7, 3).measured(5, 2);
-        let groups = seal(SourceId(0), &mut vec![entry, entry, Entry::new(1, None, false, KeyId(0), 0, 1)]);
+        let mut entries = vec![entry, entry, Entry::new(1, None, false, KeyId(0), 0, 1).measured(9, 1)];
+        let groups = seal(SourceId(0), &mut entries);
         assert_eq!((groups[0].tick, groups[0].pane, groups[0].totals), (1, None, false));
-        assert_eq!(groups[0].rows[0].bucket, NOT_MEASURED);
+        assert!(groups[0].sums.is_empty(), "what is read for warm-up is in no total");
         let group = &groups[1];
         assert_eq!((group.tick, group.pane, group.totals), (u32::MAX, Some(410_244_480), true));
-        assert_eq!(group.rows, [Row { key: KeyId(u32::MAX), code: 7, bucket: 2, count: 6, sum_ns: 30 }]);
+        let slot = Slot::of(7, 2);
+        assert!(group.counts.cells().eq([(Cell::new(KeyId(u32::MAX), slot), 6)]));
+        assert!(group.sums.cells().eq([(Cell::new(KeyId(u32::MAX), slot.without_bucket()), 30)]));
     }
 
     #[test]

@@ -1,37 +1,40 @@
 //! Samples as Prometheus text format 0.0.4.
 
 use std::io::Write;
+use std::sync::LazyLock;
 
 use larum_aggregate::histogram::{BUCKETS_PER_OCTAVE, Bucket, ONE_SECOND_OFFSET};
 use larum_view::signals::SignalType;
-use larum_view::{HistogramRead, Label, Signal, Sink, Value};
+use larum_view::{Family, HistogramRead, Label, Signal, Sink, Value};
 
 /// Classic buckets end at these powers of two seconds: 2^-10 (about 1 ms) to 2^7 (128 s). Each is a bound of the layout,
 /// so they are exact.
 const CLASSIC_POWERS: std::ops::RangeInclusive<i32> = -10..=7;
 
-/// Writes samples into a buffer.
+/// These powers with their bounds as text, which are written again and again.
+static CLASSIC_BOUNDS: LazyLock<Vec<(i32, String)>> =
+    LazyLock::new(|| CLASSIC_POWERS.map(|power| (power, f64::exp2(f64::from(power)).to_string())).collect());
+
+/// Writes samples, a buffer for each family.
 #[derive(Debug, Default)]
 pub struct TextWriter {
+    families: Vec<FamilyText>,
+    /// Labels that every sample begins with, as text.
+    scope: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct FamilyText {
+    signal: Signal,
     text: Vec<u8>,
-    name: &'static str,
-    /// Header of the family, written with its first sample.
-    header: Option<Signal>,
 }
 
 impl TextWriter {
-    /// A writer that expects about so many bytes.
-    pub fn with_capacity(bytes: usize) -> Self {
-        TextWriter { text: Vec::with_capacity(bytes), ..TextWriter::default() }
-    }
-
-    /// What was written.
+    /// What was written, family by family; those without samples are left out.
     pub fn finish(self) -> Vec<u8> {
-        self.text
-    }
-
-    fn begin(&mut self) {
-        if let Some(signal) = self.header.take() {
+        let size: usize = self.families.iter().map(|family| family.text.len() + 256).sum();
+        let mut out = Vec::with_capacity(size);
+        for FamilyText { signal, text } in self.families.iter().filter(|family| !family.text.is_empty()) {
             let kind = match signal.kind {
                 // Linters keep the label `quantile` for summaries, which this is not, and for what has no type.
                 SignalType::Gauge if signal.labels.contains(&"quantile") => "untyped",
@@ -39,29 +42,46 @@ impl TextWriter {
                 SignalType::Gauge => "gauge",
                 SignalType::Histogram => "histogram",
             };
-            // Names and help texts are ours and need no escape.
-            let _ = write!(self.text, "# HELP {0} {1}\n# TYPE {0} {kind}\n", signal.name, signal.help);
+            // Names and help texts are ours and need no escape. Writing to memory does not fail.
+            let _ = write!(out, "# HELP {0} {1}\n# TYPE {0} {kind}\n", signal.name, signal.help);
+            out.extend_from_slice(text);
         }
+        out
     }
 
-    fn line(&mut self, suffix: &str, labels: &[Label<'_>], le: Option<&str>, value: impl FnOnce(&mut Vec<u8>)) {
-        self.text.extend_from_slice(self.name.as_bytes());
-        self.text.extend_from_slice(suffix.as_bytes());
-        let mut open = b'{';
-        for (name, text) in labels.iter().copied().chain(le.map(|le| ("le", le))) {
-            self.text.push(open);
-            open = b',';
-            self.text.extend_from_slice(name.as_bytes());
-            self.text.extend_from_slice(b"=\"");
-            escape(&mut self.text, text);
-            self.text.push(b'"');
+    fn line(
+        &mut self,
+        family: Family,
+        suffix: &str,
+        labels: &[Label<'_>],
+        le: Option<&str>,
+        value: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Some(FamilyText { signal, text }) = self.families.get_mut(family.0) else { return };
+        text.extend_from_slice(signal.name.as_bytes());
+        text.extend_from_slice(suffix.as_bytes());
+        if !self.scope.is_empty() || !labels.is_empty() || le.is_some() {
+            text.push(b'{');
+            text.extend_from_slice(&self.scope);
+            write_labels(text, labels);
+            le.into_iter().for_each(|le| write_labels(text, &[("le", le)]));
+            // The last label's comma.
+            text.pop();
+            text.push(b'}');
         }
-        if open == b',' {
-            self.text.push(b'}');
-        }
-        self.text.push(b' ');
-        value(&mut self.text);
-        self.text.push(b'\n');
+        text.push(b' ');
+        value(text);
+        text.push(b'\n');
+    }
+}
+
+/// Labels with a comma behind each.
+fn write_labels(out: &mut Vec<u8>, labels: &[Label<'_>]) {
+    for (name, text) in labels {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"=\"");
+        escape(out, text);
+        out.extend_from_slice(b"\",");
     }
 }
 
@@ -112,33 +132,36 @@ fn last_bucket(power: i32) -> Bucket {
 }
 
 impl Sink for TextWriter {
-    fn family(&mut self, signal: &Signal) {
-        self.name = signal.name;
-        self.header = Some(*signal);
+    fn family(&mut self, signal: &Signal) -> Family {
+        self.families.push(FamilyText { signal: *signal, text: Vec::new() });
+        Family(self.families.len() - 1)
     }
 
-    fn sample(&mut self, labels: &[Label<'_>], value: Value) {
-        self.begin();
-        self.line("", labels, None, |out| match value {
+    fn scope(&mut self, labels: &[Label<'_>]) {
+        self.scope.clear();
+        write_labels(&mut self.scope, labels);
+    }
+
+    fn sample(&mut self, family: Family, labels: &[Label<'_>], value: Value) {
+        self.line(family, "", labels, None, |out| match value {
             Value::Int(value) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
             Value::Float(value) => float(value)(out),
         });
     }
 
-    fn histogram(&mut self, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
-        self.begin();
+    fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
         let (mut below, mut at) = (0, 0);
-        for power in CLASSIC_POWERS {
-            while let Some((_, count)) = histogram.buckets.get(at).filter(|b| b.0 <= last_bucket(power)) {
+        for (power, bound) in CLASSIC_BOUNDS.iter() {
+            while let Some((_, count)) = histogram.buckets.get(at).filter(|b| b.0 <= last_bucket(*power)) {
                 below += count;
                 at += 1;
             }
-            self.line("_bucket", labels, Some(&f64::exp2(f64::from(power)).to_string()), int(below));
+            self.line(family, "_bucket", labels, Some(bound), int(below));
         }
         let total = below + histogram.buckets[at..].iter().map(|b| b.1).sum::<u64>();
-        self.line("_bucket", labels, Some("+Inf"), int(total));
-        self.line("_sum", labels, None, seconds(histogram.sum_ns));
-        self.line("_count", labels, None, int(total));
+        self.line(family, "_bucket", labels, Some("+Inf"), int(total));
+        self.line(family, "_sum", labels, None, seconds(histogram.sum_ns));
+        self.line(family, "_count", labels, None, int(total));
     }
 }
 
@@ -152,10 +175,12 @@ mod tests {
     fn samples_and_histograms_in_text() {
         let mut writer = TextWriter::default();
         writer.family(&signals::TICK);
-        writer.family(&signals::LOGIN_LATENCY);
+        let family = writer.family(&signals::LOGIN_LATENCY);
+        writer.scope(&[("source", "s")]);
         let buckets = [(0, 1), (bucket_of(500_000_000), 2), (bucket_of(500_000_001), 4), (bucket_of(u64::MAX), 8)];
         writer.histogram(
-            &[("source", "s"), ("tenant", "a\"b\\c\nd")],
+            family,
+            &[("tenant", "a\"b\\c\nd")],
             HistogramRead { buckets: &buckets, sum_ns: 1_500_000_000 },
         );
         let text = String::from_utf8(writer.finish()).unwrap();
@@ -174,11 +199,11 @@ mod tests {
     #[test]
     fn values_without_labels_and_odd_floats() {
         let mut writer = TextWriter::default();
-        writer.family(&signals::TICK);
+        let family = writer.family(&signals::TICK);
         for value in [f64::NAN, f64::INFINITY, 0.1, 1e21] {
-            writer.sample(&[], Value::Float(value));
+            writer.sample(family, &[], Value::Float(value));
         }
-        writer.sample(&[], Value::Int(-3));
+        writer.sample(family, &[], Value::Int(-3));
         let text = String::from_utf8(writer.finish()).unwrap();
         let values: Vec<&str> = text.lines().skip(2).map(|l| l.rsplit(' ').next().unwrap()).collect();
         assert_eq!(values, ["NaN", "+Inf", "0.1", "1000000000000000000000", "-3"]);

@@ -4,24 +4,25 @@
 //! state after the last applied tick. The same Deltas give the same view, bit for bit. [`Reading`] shows one cut of it
 //! as samples of the [`signals`], to whichever [`Sink`] writes them out.
 //!
-//! Reading order: [`view`] (Deltas and ticks), `key` and `totals` (totals of a key), `tiers` and `packed` (its panes and windows), `audit` (sequences of audit queues), `slots` (what
-//! both count), [`signals`] (the list), [`reading`] and
-//! `platform` (state to samples).
+//! Reading order: [`view`] (Deltas and ticks), `ledger` (totals) and `panes` (windows) of a source, `key` and `distinct`
+//! (who was seen), `audit` (sequences of audit queues), `scan` (one pass over all of it), [`signals`] (the list),
+//! [`reading`] and `per_key` (state to samples).
 
 mod audit;
 mod distinct;
 mod key;
-mod packed;
-mod platform;
+mod ledger;
+mod panes;
+mod per_key;
 pub mod reading;
+mod scan;
 pub mod signals;
 mod slots;
-mod tiers;
-mod totals;
 pub mod view;
 
 pub use audit::{AuditCounts, AuditQueue, AuditState};
 pub use key::KeyView;
-pub use reading::{HistogramRead, Label, Reading, Sink, Value};
+pub use reading::{Family, HistogramRead, Label, Reading, Sink, Value};
+pub use scan::{Counted, HistogramTotals, WindowSums};
 pub use signals::{SIGNALS, Signal};
 pub use view::{PartitionView, SourceView, View};

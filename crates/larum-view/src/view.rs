@@ -1,20 +1,21 @@
 //! The state that all committed Deltas add up to, tick by tick.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::FixedState;
 use larum_aggregate::time::{LONGEST_WINDOW_S, PANE_S, SECOND_NS, Window, second_of};
+use larum_aggregate::run::merge;
 use larum_aggregate::{
-    Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, Row, SequenceId,
-    SequenceRow, SightingGroup, SourceCut, SourceDef, SourceId, Tally,
+    Cell, Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, Run,
+    SequenceId, SequenceRow, SightingGroup, SourceCut, SourceDef, SourceId, Tally,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditQueue;
-use crate::key::KeyView;
+use crate::key::{KeyView, visit_keys};
+use crate::ledger::{Ledger, Scratch};
+use crate::panes::{Panes, oldest_s};
 use crate::slots::place_from_end;
-use crate::tiers::oldest_s;
 
 /// What is read of a tick that is not applied yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,13 @@ pub struct SourceView {
     pub damaged_ns: Option<i64>,
     /// Its audit queues.
     pub queues: BTreeMap<NameId, AuditQueue>,
+    /// Its live keys, by id.
+    pub(crate) keys: Vec<KeyView>,
+    /// Events since their key began, by key and slot.
+    pub(crate) totals: Ledger<u64>,
+    /// Sums of their latencies by key and code, ns.
+    pub(crate) sums_ns: Ledger<u128>,
+    pub(crate) panes: Panes,
     pending: BTreeMap<u32, PendingTick>,
 }
 
@@ -66,28 +74,33 @@ pub struct View {
     sources: BTreeMap<SourceId, SourceView>,
     partitions: BTreeMap<PartitionId, PartitionView>,
     names: Names,
-    keys: HashMap<KeyId, KeyView, FixedState>,
-    /// Live keys in the order in which they are shown: by source, tenant, region.
-    shown: Vec<KeyId>,
     /// Ids from here on were never used: name, key.
     next_ids: (u32, u32),
     /// Ranges that did not join on to the one before: always 0, counted in production.
     pub tiling_violations: u64,
+    #[serde(skip)]
+    scratch: Scratches,
 }
 
-/// Rows of one key in one group.
-struct Stretch<'g> {
-    key: KeyId,
-    /// The tick that it is applied with.
-    tick: u32,
-    group: &'g Group,
-    rows: &'g [Row],
+/// Memory that is used again from tick to tick; what is in it means nothing.
+#[derive(Clone, Debug, Default)]
+struct Scratches {
+    counts: Scratch<u64>,
+    sums_ns: Scratch<u128>,
 }
+
+impl PartialEq for Scratches {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Scratches {}
 
 /// Names by their ids.
 type Names = HashMap<NameId, NameDef, FixedState>;
 
-/// Each tick looks after one in so many keys: panes are merged and dropped within so many ticks.
+/// Each tick looks after one in so many keys: who was seen is forgotten within so many ticks.
 const SWEEP_TICKS: u32 = 60;
 
 impl View {
@@ -136,34 +149,15 @@ impl View {
     }
 
     fn admit(&mut self, defs: Vec<KeyDef>) {
-        let mut fresh = Vec::new();
         for def in defs {
             self.next_ids.1 = self.next_ids.1.max(def.id.0 + 1);
-            let started_s = self.sources.get(&def.source).and_then(|s| s.tick).unwrap_or(0);
-            if let Entry::Vacant(place) = self.keys.entry(def.id) {
-                place.insert(KeyView::new(def, started_s));
-                fresh.push(def);
+            let Some(source) = self.sources.get_mut(&def.source) else { continue };
+            // New ids are the highest, or nearly.
+            let at = place_from_end(&source.keys, |key| key.def.id < def.id);
+            if source.keys.get(at).is_none_or(|key| key.def.id != def.id) {
+                source.keys.insert(at, KeyView::new(def, source.tick.unwrap_or(0)));
             }
         }
-        if fresh.is_empty() {
-            return;
-        }
-        fresh.sort_by(|a, b| self.order(a).cmp(&self.order(b)));
-        // Both lists are sorted: one is merged into the other, from the end.
-        let (mut from, mut shown) = (self.shown.len(), std::mem::take(&mut self.shown));
-        shown.resize(from + fresh.len(), KeyId(0));
-        for (before, def) in fresh.iter().enumerate().rev() {
-            let is_before = |id: &KeyId| self.keys.get(id).is_some_and(|k| self.order(&k.def) < self.order(def));
-            let at = place_from_end(&shown[..from], is_before);
-            shown.copy_within(at..from, at + before + 1);
-            shown[at + before] = def.id;
-            from = at;
-        }
-        self.shown = shown;
-    }
-
-    fn order<'v>(&'v self, key: &KeyDef) -> (SourceId, &'v str, &'v str, &'v str) {
-        (key.source, self.name(key.tenant), self.name(key.region), self.name(key.component))
     }
 
     /// The label text of a name; empty for one that a key does not have.
@@ -208,59 +202,19 @@ impl View {
         source.tick = Some(target);
         let oldest = oldest_s(target.saturating_sub(source.def.delay_s));
         source.count_audit(&due, target, &self.names);
-        let groups = due.iter().flat_map(|(tick, pending)| pending.groups.iter().map(|group| (*tick, group)));
-        self.apply_groups(groups, &oldest);
-        self.apply_sightings(due.values().flat_map(|pending| &pending.sightings), oldest[0] / PANE_S);
+        source.apply_groups(&due, &oldest, &mut self.scratch);
+        source.apply_sightings(&due, oldest[0] / PANE_S);
+        source.panes.compact(&oldest, &mut self.scratch.counts);
+        // Each tick from `first` to `target` has its share of the keys.
+        let turn = |key: &KeyView| (key.def.id.0 % SWEEP_TICKS + SWEEP_TICKS - first % SWEEP_TICKS) % SWEEP_TICKS;
+        for key in source.keys.iter_mut().filter(|key| turn(key) <= target - first) {
+            key.distinct.drop_before(oldest[0] / PANE_S);
+        }
         for (part, mark) in due.into_values().flat_map(|pending| pending.marks) {
             if let Some(partition) = self.partitions.get_mut(&part) {
                 partition.visible_next = mark.end;
                 partition.tally.add(&mark.tally);
             }
-        }
-        for (key, view) in &mut self.keys {
-            // Each tick from `first` to `target` has its share of the keys.
-            let turn = (key.0 % SWEEP_TICKS + SWEEP_TICKS - first % SWEEP_TICKS) % SWEEP_TICKS;
-            if view.def.source == id && turn <= target - first {
-                view.compact(&oldest);
-            }
-        }
-    }
-
-    /// Counts groups, in order of ticks, key by key: a key's state is far away in memory, and is fetched once for all.
-    fn apply_groups<'g>(&mut self, groups: impl Iterator<Item = (u32, &'g Group)>, oldest: &[u32; 3]) {
-        let mut stretches: Vec<Stretch<'g>> = Vec::new();
-        for (tick, group) in groups {
-            let of_keys = group.rows.chunk_by(|a, b| a.key == b.key);
-            stretches.extend(of_keys.map(|rows| Stretch { key: rows[0].key, tick, group, rows }));
-        }
-        // Stable: ticks stay in order.
-        stretches.sort_by_key(|stretch| stretch.key);
-        for of_key in stretches.chunk_by(|a, b| a.key == b.key) {
-            let Some(key) = self.keys.get_mut(&of_key[0].key) else {
-                debug_assert!(false, "row of unknown key {:?}", of_key[0].key);
-                continue;
-            };
-            for Stretch { tick, group, rows, .. } in of_key {
-                key.touched_s = key.touched_s.max(*tick);
-                if group.totals {
-                    key.add_totals(rows);
-                }
-                if let Some(pane) = group.pane {
-                    key.add_pane(pane, rows, oldest);
-                }
-            }
-        }
-    }
-
-    /// Notes accounts and sources of panes from `oldest` on, key by key.
-    fn apply_sightings<'g>(&mut self, groups: impl Iterator<Item = &'g SightingGroup>, oldest: u32) {
-        let groups = groups.filter(|group| group.pane >= oldest);
-        let mut sets: Vec<_> = groups.flat_map(|group| group.sets().map(|set| (group.pane, set))).collect();
-        sets.sort_by_key(|(_, (key, ..))| *key);
-        for of_key in sets.chunk_by(|(_, (a, ..)), (_, (b, ..))| a == b) {
-            let (_, (key, ..)) = of_key[0];
-            let Some(key) = self.keys.get_mut(&key) else { continue };
-            of_key.iter().for_each(|(pane, (_, what, sketch))| key.distinct.add(*pane, *what, *sketch));
         }
     }
 
@@ -269,8 +223,15 @@ impl View {
             return;
         }
         let gone: BTreeSet<KeyId> = keys.iter().copied().collect();
-        self.shown.retain(|key| !gone.contains(key));
-        self.keys.retain(|key, _| !gone.contains(key));
+        for source in self.sources.values_mut().filter(|_| !gone.is_empty()) {
+            let before = source.keys.len();
+            source.keys.retain(|key| !gone.contains(&key.def.id));
+            if source.keys.len() < before {
+                let stays = |cell: Cell| (!gone.contains(&cell.key())).then_some(cell);
+                source.totals.rewrite(&mut self.scratch.counts, stays);
+                source.sums_ns.rewrite(&mut self.scratch.sums_ns, stays);
+            }
+        }
         for name in names {
             self.names.remove(name);
         }
@@ -279,19 +240,18 @@ impl View {
     /// Keys that no window holds any more, and the names that would then be used by no key.
     pub fn idle(&self) -> (Vec<KeyDef>, Vec<NameDef>) {
         let pending = self.sources.values().flat_map(|s| s.pending.values()).flat_map(|p| &p.groups);
-        let awaited: BTreeSet<KeyId> = pending.flat_map(|g| g.rows.iter().map(|row| row.key)).collect();
+        let awaited: BTreeSet<KeyId> = pending.flat_map(|g| g.counts.keys()).collect();
         let is_idle = |key: &KeyView| {
             let Some(source) = self.sources.get(&key.def.source) else { return false };
             let Some(tick) = source.tick else { return false };
             // The longest window, its rounding, and the feed's delay.
             let horizon_s = LONGEST_WINDOW_S + 2 * 600 + source.def.delay_s;
             key.def.is_budgeted()
-                && key.tiers.is_empty()
                 && key.distinct.is_empty()
                 && key.touched_s.saturating_add(horizon_s) < tick
                 && !awaited.contains(&key.def.id)
         };
-        let (idle, live): (Vec<_>, Vec<_>) = self.keys.values().partition(|key| is_idle(key));
+        let (idle, live): (Vec<_>, Vec<_>) = self.keys().partition(|key| is_idle(key));
         let queues = self.sources.values().flat_map(SourceView::audit_names);
         let used: BTreeSet<NameId> = live.iter().flat_map(|k| k.def.names()).chain(queues).collect();
         let free = self.names.values().filter(|n| !used.contains(&n.id) && n.id != NameId::OTHER);
@@ -334,9 +294,9 @@ impl View {
         self.partitions.values()
     }
 
-    /// The live keys in the order in which they are shown.
+    /// The live keys, by source and id.
     pub fn keys(&self) -> impl Iterator<Item = &KeyView> {
-        self.shown.iter().filter_map(|id| self.keys.get(id))
+        self.sources.values().flat_map(|source| &source.keys)
     }
 
     /// Live names.
@@ -406,7 +366,48 @@ impl View {
 
 impl SourceView {
     fn new(def: SourceDef) -> Self {
-        SourceView { def, clock: None, tick: None, damaged_ns: None, queues: BTreeMap::new(), pending: BTreeMap::new() }
+        SourceView {
+            def,
+            clock: None,
+            tick: None,
+            damaged_ns: None,
+            queues: BTreeMap::new(),
+            keys: Vec::new(),
+            totals: Ledger::default(),
+            sums_ns: Ledger::default(),
+            panes: Panes::default(),
+            pending: BTreeMap::new(),
+        }
+    }
+
+    /// Counts the groups of due ticks.
+    fn apply_groups(&mut self, due: &BTreeMap<u32, PendingTick>, oldest: &[u32; 3], scratch: &mut Scratches) {
+        let groups = || due.values().flat_map(|pending| &pending.groups);
+        let totals = || groups().filter(|group| group.totals);
+        let counts = joined(totals().map(|group| &group.counts), &mut scratch.counts);
+        let ends_s = groups().filter_map(|group| group.pane).map(|pane| (pane + 1).saturating_mul(PANE_S));
+        let touched_s = ends_s.chain(due.keys().copied()).max().unwrap_or(0);
+        let warm_up = groups().filter(|group| !group.totals).map(|group| &group.counts);
+        for run in std::iter::once(&counts).chain(warm_up) {
+            visit_keys(&mut self.keys, run.keys(), |id| *id, |key, _| key.touched_s = key.touched_s.max(touched_s));
+        }
+        self.totals.push(counts, &mut scratch.counts);
+        let sums_ns = joined(totals().map(|group| &group.sums), &mut scratch.sums_ns);
+        self.sums_ns.push(sums_ns, &mut scratch.sums_ns);
+        for group in groups() {
+            if let Some(pane) = group.pane {
+                self.panes.add(pane, &group.counts, oldest, &mut scratch.counts);
+            }
+        }
+    }
+
+    /// Notes accounts and sources of due ticks, in panes from `oldest` on.
+    fn apply_sightings(&mut self, due: &BTreeMap<u32, PendingTick>, oldest: u32) {
+        let groups = due.values().flat_map(|pending| &pending.sightings).filter(|group| group.pane >= oldest);
+        let mut sets: Vec<_> = groups.flat_map(|group| group.sets().map(|set| (group.pane, set))).collect();
+        sets.sort_by_key(|(_, (key, ..))| *key);
+        let add = |key: &mut KeyView, (pane, (_, what, sketch))| key.distinct.add(pane, what, sketch);
+        visit_keys(&mut self.keys, sets.into_iter(), |(_, (key, ..))| *key, add);
     }
 
     /// Counts the sequence numbers of due ticks, up to tick `target`.
@@ -454,6 +455,18 @@ impl SourceView {
     fn pending_at(&mut self, tick: u32) -> &mut PendingTick {
         let open = self.tick.map_or(0, |applied| applied + 1);
         self.pending.entry(tick.max(open)).or_default()
+    }
+}
+
+/// Adds up runs; a single one is only copied.
+fn joined<'r, W: larum_aggregate::run::Weight + 'r>(
+    mut runs: impl Iterator<Item = &'r Run<W>>,
+    scratch: &mut Scratch<W>,
+) -> Run<W> {
+    let Some(first) = runs.next() else { return Run::default() };
+    match runs.next() {
+        None => first.clone(),
+        Some(second) => merge([first, second].into_iter().chain(runs), scratch, Some),
     }
 }
 

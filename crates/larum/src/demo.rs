@@ -170,11 +170,11 @@ fn show(view: &View, elapsed_s: i64) -> std::io::Result<()> {
         write!(out, "\x1b[2J\x1b[H")?;
     }
     let Some(source) = view.sources().next() else { return Ok(()) };
-    let (Some(end_s), Some(span_s)) = (source.window_end_s(), view.span_s(source, WINDOWS[0])) else { return Ok(()) };
+    let Some(span_s) = view.span_s(source, WINDOWS[0]) else { return Ok(()) };
     let mut rows = Vec::new();
-    for key in view.keys() {
+    view.scan(&WINDOWS[..1], |counted| {
         let (mut failed, mut succeeded) = (0, 0);
-        for (code, count) in key.window(WINDOWS[0], end_s).codes {
+        for (code, count) in counted.window(0).codes {
             let CodeParts { kind, outcome, .. } = code.parts();
             match (kind, outcome) {
                 (Kind::Login, Outcome::Failure) => failed += count,
@@ -182,8 +182,9 @@ fn show(view: &View, elapsed_s: i64) -> std::io::Result<()> {
                 _ => {}
             }
         }
-        rows.push((failed, succeeded, view.name(key.def.tenant), view.name(key.def.region)));
-    }
+        let def = counted.key.def;
+        rows.push((failed, succeeded, view.name(def.tenant), view.name(def.region)));
+    });
     rows.sort_unstable_by(|a, b| b.cmp(a));
     let records: u64 = view.partitions().map(|p| p.tally.offsets()).sum();
     writeln!(out, "{elapsed_s:>5} s  {records} records visible; failed logins, last minute:")?;
@@ -218,9 +219,10 @@ type Series = BTreeMap<(String, Vec<String>), u64>;
 /// Totals of the view, as the truth names them.
 fn counted(view: &View) -> Series {
     let mut series = Series::new();
-    for key in view.keys() {
-        let [tenant, region, service] = [key.def.tenant, key.def.region, key.def.component].map(|name| view.name(name));
-        for (code, count) in key.codes() {
+    view.scan(&[], |counted| {
+        let def = counted.key.def;
+        let [tenant, region, service] = [def.tenant, def.region, def.component].map(|name| view.name(name));
+        for (code, count) in counted.codes() {
             let CodeParts { kind, op, outcome, reason, .. } = code.parts();
             let (op, outcome, reason) = (op.as_str(), outcome.as_str(), reason.as_str());
             let (name, labels) = match kind {
@@ -232,7 +234,7 @@ fn counted(view: &View) -> Series {
             };
             *series.entry((name.into(), labels.into_iter().map(String::from).collect())).or_default() += count;
         }
-    }
+    });
     series
 }
 

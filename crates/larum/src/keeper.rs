@@ -227,7 +227,7 @@ impl Keeper {
     /// Frees the announced slots that this commit does not use.
     fn retire(&mut self, delta: &mut Delta) {
         let Some((keys, names)) = self.retiring.take() else { return };
-        let used: BTreeSet<_> = delta.groups.iter().flat_map(|g| g.rows.iter().map(|r| r.key)).collect();
+        let used: BTreeSet<_> = delta.groups.iter().flat_map(|g| g.counts.keys()).collect();
         delta.retired_keys = self.registry.retire_keys(&keys, |key| used.contains(&key));
         // A name stays while a key that was not freed after all shows it, or the Delta relies on it.
         let freed: BTreeSet<_> = delta.retired_keys.iter().collect();

@@ -25,7 +25,7 @@ pub struct LarumPages {
 impl Pages for LarumPages {
     fn metrics(&self) -> Vec<u8> {
         let began_ns = now_ns();
-        let mut writer = TextWriter::with_capacity(1 << 20);
+        let mut writer = TextWriter::default();
         {
             let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
             Reading { view: &durable.view, now_ns: began_ns, windows: &self.windows }.visit(&mut writer);

@@ -78,8 +78,13 @@ impl Rig {
 
     fn total(&self, tenant: &str) -> Option<u64> {
         let durable = self.durable.read().unwrap();
-        let mut keys = durable.view.keys().filter(|k| durable.view.name(k.def.tenant) == tenant);
-        keys.next().map(|key| key.codes().map(|c| c.1).sum())
+        let mut total = None;
+        durable.view.scan(&[], |counted| {
+            if durable.view.name(counted.key.def.tenant) == tenant {
+                total = Some(counted.codes().map(|c| c.1).sum());
+            }
+        });
+        total
     }
 }
 
@@ -140,10 +145,10 @@ fn keys_over_the_budget_lose_their_tenant_then_their_service() {
     let durable = rig.durable.read().unwrap();
     let view = &durable.view;
     let mut counts = std::collections::BTreeMap::new();
-    for key in view.keys() {
-        let labels = [key.def.tenant, key.def.component].map(|name| view.name(name).to_string());
-        counts.insert(labels, key.codes().map(|code| code.1).sum::<u64>());
-    }
+    view.scan(&[], |counted| {
+        let labels = [counted.key.def.tenant, counted.key.def.component].map(|name| view.name(name).to_string());
+        counts.insert(labels, counted.codes().map(|code| code.1).sum::<u64>());
+    });
     assert_eq!(counts.values().sum::<u64>(), 100, "{counts:?}");
     let total = |tenant: &str, service: &str| counts.get(&[tenant.to_string(), service.to_string()]).copied();
     assert_eq!((total("t0", "s0"), total("", "s0")), (Some(1), Some(10)), "{counts:?}");

@@ -48,12 +48,13 @@ impl Rig {
             same("conserved", view.is_conserved(), true)?;
         }
         same("totals", self.comparable(totals), self.comparable(&want))?;
-        let histograms = view.keys().flat_map(|k| k.histograms(|_| true).into_iter().map(|h| h.1));
         let (mut count, mut sum_ns) = (0, 0);
-        for histogram in histograms {
-            count += histogram.buckets.iter().map(|b| b.1).sum::<u64>();
-            sum_ns += histogram.sum_ns;
-        }
+        view.scan(&[], |counted| {
+            for (_, histogram) in counted.histograms(|_| true) {
+                count += histogram.buckets.iter().map(|b| b.1).sum::<u64>();
+                sum_ns += histogram.sum_ns;
+            }
+        });
         same("latencies", (count, sum_ns), want_latencies)?;
         self.recount_windows(view, next)
     }
@@ -92,11 +93,11 @@ impl Rig {
                 partition.add_window(judged, *next, start_s, i64::from(end_s), &mut want);
             }
             let mut got = Totals::new();
-            for key in view.keys() {
-                for (code, count) in key.window(window, end_s).codes {
-                    *got.entry(labels(view, key, code)).or_default() += count;
+            view.scan(&[window], |counted| {
+                for (code, count) in counted.window(0).codes {
+                    *got.entry(labels(view, counted.key, code)).or_default() += count;
                 }
-            }
+            });
             same(&format!("window {}", window.name()), self.comparable(&got), self.comparable(&want))?;
             if window <= DISTINCT_WINDOW && !self.minted {
                 let mut sets = Sets::new();
@@ -152,11 +153,11 @@ fn labels(view: &View, key: &larum_view::KeyView, code: larum_event::Code) -> Ve
 
 fn totals(view: &View) -> Totals {
     let mut totals = Totals::new();
-    for key in view.keys() {
-        for (code, count) in key.codes() {
-            *totals.entry(labels(view, key, code)).or_default() += count;
+    view.scan(&[], |counted| {
+        for (code, count) in counted.codes() {
+            *totals.entry(labels(view, counted.key, code)).or_default() += count;
         }
-    }
+    });
     totals
 }
 

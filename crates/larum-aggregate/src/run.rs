@@ -1,0 +1,363 @@
+//! Counts by key and slot, sorted and packed: what a group of a Delta holds, and what a view keeps of it.
+//!
+//! A [`Run`] is a sequence of blocks, one per key: the distance from the key before, then cells. A cell is the distance
+//! from the slot before with a bit for "another cell of this key follows", and its weight. All are varints, so most cells
+//! take four bytes where an open list takes sixteen; runs are read and merged from front to back, which memory likes.
+
+use std::marker::PhantomData;
+
+use serde::{Deserialize, Serialize};
+
+use crate::delta::KeyId;
+use crate::histogram::{BUCKETS, Bucket, NOT_MEASURED};
+
+/// A code and a latency bucket together: an event is counted once, in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Slot(pub u32);
+
+/// Bits of a slot that hold the bucket.
+const BUCKET_BITS: u32 = 9;
+/// Stands for [`NOT_MEASURED`] in these bits.
+const UNMEASURED: u32 = (1 << BUCKET_BITS) - 1;
+const _: () = assert!(BUCKETS < UNMEASURED as usize);
+
+impl Slot {
+    /// The slot of a code and a bucket.
+    #[inline]
+    pub const fn of(code: u16, bucket: Bucket) -> Slot {
+        let bucket = if bucket == NOT_MEASURED { UNMEASURED } else { bucket as u32 };
+        Slot((code as u32) << BUCKET_BITS | bucket)
+    }
+
+    /// The code; opaque here.
+    #[inline]
+    pub const fn code(self) -> u16 {
+        (self.0 >> BUCKET_BITS) as u16
+    }
+
+    /// The bucket, if the event was measured.
+    #[inline]
+    pub fn bucket(self) -> Option<Bucket> {
+        let bucket = self.0 & UNMEASURED;
+        (bucket != UNMEASURED).then_some(bucket as Bucket)
+    }
+
+    /// The same code, not measured: where counts are kept and histograms are not.
+    #[inline]
+    pub const fn without_bucket(self) -> Slot {
+        Slot(self.0 | UNMEASURED)
+    }
+}
+
+/// Where something is counted: key and slot in one number that sorts like both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cell(u64);
+
+impl Cell {
+    /// The cell of a key and a slot.
+    #[inline]
+    pub const fn new(key: KeyId, slot: Slot) -> Cell {
+        Cell((key.0 as u64) << 32 | slot.0 as u64)
+    }
+
+    /// The key.
+    #[inline]
+    pub const fn key(self) -> KeyId {
+        KeyId((self.0 >> 32) as u32)
+    }
+
+    /// The slot.
+    #[inline]
+    pub const fn slot(self) -> Slot {
+        Slot(self.0 as u32)
+    }
+}
+
+/// What is added up in a cell.
+pub trait Weight: Copy + PartialEq {
+    /// The sum.
+    #[must_use]
+    fn plus(self, other: Self) -> Self;
+    /// Appends it as a varint.
+    fn write(self, to: &mut Vec<u8>);
+    /// Reads it back; `None` where the bytes end.
+    fn read(from: &mut &[u8]) -> Option<Self>;
+}
+
+/// Events, weighed.
+impl Weight for u64 {
+    #[inline]
+    fn plus(self, other: u64) -> u64 {
+        self + other
+    }
+
+    #[inline]
+    fn write(mut self, to: &mut Vec<u8>) {
+        while self > 0x7f {
+            to.push(self as u8 | 0x80);
+            self >>= 7;
+        }
+        to.push(self as u8);
+    }
+
+    #[inline]
+    fn read(from: &mut &[u8]) -> Option<u64> {
+        let (first, rest) = from.split_first()?;
+        *from = rest;
+        let mut value = u64::from(first & 0x7f);
+        let (mut more, mut shift) = (first & 0x80 != 0, 7);
+        while more && shift < 64 {
+            let (byte, rest) = from.split_first()?;
+            *from = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            more = byte & 0x80 != 0;
+            shift += 7;
+        }
+        Some(value)
+    }
+}
+
+/// Sums of latencies, ns: two 64-bit halves, the higher one almost always zero.
+impl Weight for u128 {
+    #[inline]
+    fn plus(self, other: u128) -> u128 {
+        self + other
+    }
+
+    #[inline]
+    fn write(self, to: &mut Vec<u8>) {
+        (self as u64).write(to);
+        ((self >> 64) as u64).write(to);
+    }
+
+    #[inline]
+    fn read(from: &mut &[u8]) -> Option<u128> {
+        let (low, high) = (u64::read(from)?, u64::read(from)?);
+        Some(u128::from(low) | u128::from(high) << 64)
+    }
+}
+
+/// Weights by cell, sorted, each cell once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run<W> {
+    #[serde(with = "crate::delta::bytes")]
+    bytes: Vec<u8>,
+    cells: u32,
+    of: PhantomData<W>,
+}
+
+impl<W> Default for Run<W> {
+    fn default() -> Self {
+        Run { bytes: Vec::new(), cells: 0, of: PhantomData }
+    }
+}
+
+impl<W: Weight> Run<W> {
+    /// How many cells there are.
+    pub fn len(&self) -> usize {
+        self.cells as usize
+    }
+
+    /// True without any.
+    pub fn is_empty(&self) -> bool {
+        self.cells == 0
+    }
+
+    /// Bytes that it takes.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Its cells in order.
+    #[inline]
+    pub fn cells(&self) -> Cells<'_, W> {
+        Cells { rest: &self.bytes, key: 0, slot: 0, more: false, of: PhantomData }
+    }
+
+    /// Its keys in order, each once.
+    pub fn keys(&self) -> impl Iterator<Item = KeyId> {
+        let mut cells = self.cells();
+        std::iter::from_fn(move || {
+            let (cell, _) = cells.next()?;
+            while cells.more {
+                cells.next()?;
+            }
+            Some(cell.key())
+        })
+    }
+}
+
+impl<W: Weight> FromIterator<(Cell, W)> for Run<W> {
+    /// Of sorted cells; equal ones are added up.
+    fn from_iter<I: IntoIterator<Item = (Cell, W)>>(cells: I) -> Self {
+        let mut writer = RunWriter::default();
+        cells.into_iter().for_each(|(cell, weight)| writer.push(cell, weight));
+        writer.finish()
+    }
+}
+
+/// Reads a [`Run`].
+#[derive(Clone, Debug)]
+pub struct Cells<'r, W> {
+    rest: &'r [u8],
+    key: u32,
+    slot: u32,
+    more: bool,
+    of: PhantomData<W>,
+}
+
+impl<W: Weight> Iterator for Cells<'_, W> {
+    type Item = (Cell, W);
+
+    #[inline]
+    fn next(&mut self) -> Option<(Cell, W)> {
+        if !self.more {
+            self.key = self.key.wrapping_add(u64::read(&mut self.rest)? as u32);
+            self.slot = 0;
+        }
+        let step = u64::read(&mut self.rest)?;
+        self.more = step & 1 != 0;
+        self.slot = self.slot.wrapping_add((step >> 1) as u32);
+        Some((Cell::new(KeyId(self.key), Slot(self.slot)), W::read(&mut self.rest)?))
+    }
+}
+
+/// Writes a [`Run`], cell by cell.
+#[derive(Debug)]
+pub struct RunWriter<W> {
+    run: Run<W>,
+    /// The cell that was pushed last; it is written once it is known what follows.
+    open: Option<(Cell, W)>,
+    /// Key and slot that the next distances are from.
+    at: (u32, u32),
+    /// The last cell written said that another of its key follows.
+    more: bool,
+}
+
+impl<W> Default for RunWriter<W> {
+    fn default() -> Self {
+        RunWriter { run: Run::default(), open: None, at: (0, 0), more: false }
+    }
+}
+
+impl<W: Weight> RunWriter<W> {
+    /// Adds a cell that is not before the last one.
+    #[inline]
+    pub fn push(&mut self, cell: Cell, weight: W) {
+        match &mut self.open {
+            Some((open, sum)) if *open == cell => *sum = sum.plus(weight),
+            Some((open, _)) => {
+                debug_assert!(*open < cell, "cells come sorted");
+                let more = open.key() == cell.key();
+                self.write(more);
+                self.open = Some((cell, weight));
+            }
+            None => self.open = Some((cell, weight)),
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, more: bool) {
+        let Some((cell, weight)) = self.open.take() else { return };
+        let (key, slot) = (cell.key().0, cell.slot().0);
+        let bytes = &mut self.run.bytes;
+        if !self.more {
+            u64::from(key - self.at.0).write(bytes);
+            self.at = (key, 0);
+        }
+        (u64::from(slot - self.at.1) << 1 | u64::from(more)).write(bytes);
+        weight.write(bytes);
+        self.at.1 = slot;
+        self.more = more;
+        self.run.cells += 1;
+    }
+
+    /// The run, in memory of its size.
+    pub fn finish(mut self) -> Run<W> {
+        self.write(false);
+        self.run.bytes.shrink_to_fit();
+        self.run
+    }
+}
+
+/// Adds up cells of several runs; `to` says where a cell goes, or that it goes nowhere. `scratch` is memory that is used
+/// again.
+pub fn merge<'r, W: Weight + 'r>(
+    runs: impl IntoIterator<Item = &'r Run<W>>,
+    scratch: &mut Vec<(Cell, W)>,
+    to: impl Fn(Cell) -> Option<Cell>,
+) -> Run<W> {
+    scratch.clear();
+    for run in runs {
+        scratch.extend(run.cells().filter_map(|(cell, weight)| Some((to(cell)?, weight))));
+    }
+    // Stable, because that sort finds the sorted stretches and merges them.
+    scratch.sort_by_key(|(cell, _)| *cell);
+    scratch.drain(..).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn cells(rng: &mut fastrand::Rng, most: usize) -> BTreeMap<Cell, u64> {
+        let cell = |rng: &mut fastrand::Rng| {
+            let key = if rng.bool() { rng.u32(..8) } else { rng.u32(..) };
+            Cell::new(KeyId(key), Slot(rng.u32(..) >> rng.u32(..32)))
+        };
+        (0..rng.usize(..most)).map(|_| (cell(rng), rng.u64(..) >> rng.u32(8..64))).collect()
+    }
+
+    #[test]
+    fn what_is_packed_comes_out_again() {
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let want = cells(&mut rng, 60);
+            let run: Run<u64> = want.clone().into_iter().collect();
+            assert_eq!(run.len(), want.len());
+            assert!(run.cells().eq(want.clone()), "seed {seed}");
+            let mut keys: Vec<KeyId> = want.keys().map(|cell| cell.key()).collect();
+            keys.dedup();
+            assert!(run.keys().eq(keys), "seed {seed}");
+            let sums: Run<u128> = want.iter().map(|(cell, n)| (*cell, u128::from(*n) << 37)).collect();
+            assert!(sums.cells().eq(want.into_iter().map(|(cell, n)| (cell, u128::from(n) << 37))), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn merging_adds_up_as_a_map_does() {
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let maps: Vec<_> = (0..rng.usize(..6)).map(|_| cells(&mut rng, 40)).collect();
+            let runs: Vec<Run<u64>> = maps.iter().map(|map| map.clone().into_iter().collect()).collect();
+            let to = |cell: Cell| (cell.key().0 != 3).then(|| Cell::new(cell.key(), cell.slot().without_bucket()));
+            let mut want = BTreeMap::new();
+            for (cell, n) in maps.into_iter().flatten() {
+                if let Some(cell) = to(cell) {
+                    *want.entry(cell).or_insert(0) += n;
+                }
+            }
+            assert!(merge(&runs, &mut Vec::new(), to).cells().eq(want), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_end_a_run() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..2_000 {
+            let bytes: Vec<u8> = (0..rng.usize(..40)).map(|_| rng.u8(..)).collect();
+            let run = Run::<u64> { bytes, cells: 9, of: PhantomData };
+            assert!(run.cells().count() <= 40);
+            assert!(run.keys().count() <= 40);
+        }
+    }
+
+    #[test]
+    fn slots_come_apart_again() {
+        let slot = Slot::of(7, 9);
+        assert_eq!((slot.code(), slot.bucket()), (7, Some(9)));
+        assert_eq!((slot.without_bucket().code(), slot.without_bucket().bucket()), (7, None));
+        assert_eq!(Slot::of(7, NOT_MEASURED), slot.without_bucket());
+    }
+}

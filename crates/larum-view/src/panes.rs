@@ -1,0 +1,196 @@
+//! The panes of a source, and which of them a sliding window is made of.
+//!
+//! An event counts in one pane: of 10 s while a window of that granularity can hold it, then of a minute, then of ten
+//! minutes. Panes are merged into coarser ones only once no window needs them as fine; finer panes serve a coarser window
+//! as well, because they lie within its borders. So counting means to take in a run, and a window never sees a pane that
+//! is later than it.
+
+use std::collections::BTreeMap;
+
+use larum_aggregate::run::{Cell, merge};
+use larum_aggregate::time::{PANE_S, WINDOWS, Window};
+use larum_aggregate::{Run, Slot};
+use larum_event::{Code, Measured};
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::{Ledger, Scratch};
+
+/// Pane widths, seconds.
+const WIDTHS_S: [u32; 3] = [PANE_S, 60, 600];
+
+/// Panes of one width by their number.
+type Tier = BTreeMap<u32, Ledger<u64>>;
+
+/// The panes of one source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Panes {
+    fine: Tier,
+    minutes: Tier,
+    tens: Tier,
+    edges: Edges,
+}
+
+/// Where panes of 10 s begin and where panes of a minute begin, Unix seconds; the first is a whole minute, the second
+/// are whole ten minutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Edges {
+    fine_s: u32,
+    minutes_s: u32,
+}
+
+/// First second that any window of each granularity can still need, where windows end in second `end_s` or later.
+pub fn oldest_s(end_s: u32) -> [u32; 3] {
+    WIDTHS_S.map(|width_s| {
+        let starts = WINDOWS.iter().filter(|w| w.granularity_s() == width_s).map(|w| w.start_s(end_s));
+        starts.min().unwrap_or(end_s)
+    })
+}
+
+/// Whether a signal shows quantiles of a window: only then its panes keep buckets once they are merged.
+fn has_quantiles(slot: Slot) -> bool {
+    let histogram = Code(slot.code()).histogram();
+    histogram.is_some_and(|histogram| matches!(histogram.measured(), Measured::Token(_)))
+}
+
+/// What panes of a minute keep.
+fn of_a_minute(cell: Cell) -> Option<Cell> {
+    Some(if has_quantiles(cell.slot()) { cell } else { of_ten_minutes(cell)? })
+}
+
+/// What panes of ten minutes keep.
+fn of_ten_minutes(cell: Cell) -> Option<Cell> {
+    Some(Cell::new(cell.key(), cell.slot().without_bucket()))
+}
+
+impl Panes {
+    /// Counts a run in the 10 s pane `pane`, unless it begins before all windows, at `oldest`.
+    pub fn add(&mut self, pane: u32, run: &Run<u64>, oldest: &[u32; 3], scratch: &mut Scratch<u64>) {
+        let second = pane.saturating_mul(PANE_S);
+        let Edges { fine_s, minutes_s } = self.edges;
+        if second >= fine_s {
+            self.fine.entry(pane).or_default().push(run.clone(), scratch);
+        } else if second >= minutes_s {
+            let run = merge([run], scratch, of_a_minute);
+            self.minutes.entry(second / 60).or_default().push(run, scratch);
+        } else if second >= oldest[2] {
+            let run = merge([run], scratch, of_ten_minutes);
+            self.tens.entry(second / 600).or_default().push(run, scratch);
+        }
+    }
+
+    /// Drops panes before all windows, and merges those that no window needs as fine as they are.
+    pub fn compact(&mut self, oldest: &[u32; 3], scratch: &mut Scratch<u64>) {
+        let edges = Edges { fine_s: oldest[0] - oldest[0] % 60, minutes_s: oldest[1] - oldest[1] % 600 };
+        if edges == self.edges {
+            return;
+        }
+        self.edges = edges;
+        coarsen(&mut self.fine, edges.fine_s / PANE_S, &mut self.minutes, 6, of_a_minute, scratch);
+        // Minutes that no window holds any more need not become part of ten.
+        self.minutes = self.minutes.split_off(&(oldest[2] / 60));
+        coarsen(&mut self.minutes, edges.minutes_s / 60, &mut self.tens, 10, of_ten_minutes, scratch);
+        self.tens = self.tens.split_off(&(oldest[2] / 600));
+    }
+
+    /// The runs of the window that ends with the pane of second `end_s`.
+    pub fn window(&self, window: Window, end_s: u32) -> impl Iterator<Item = &Run<u64>> {
+        let start_s = window.start_s(end_s);
+        let tens = self.tens.range(start_s.div_ceil(600)..);
+        let minutes = self.minutes.range(start_s.div_ceil(60)..);
+        let fine = self.fine.range(start_s.div_ceil(PANE_S)..=(end_s / PANE_S).max(start_s.div_ceil(PANE_S)));
+        tens.chain(minutes).chain(fine).flat_map(|(_, pane)| pane.runs())
+    }
+
+    /// Bytes that the panes take.
+    pub fn size_bytes(&self) -> usize {
+        [&self.fine, &self.minutes, &self.tens].into_iter().flat_map(|tier| tier.values()).map(Ledger::size_bytes).sum()
+    }
+}
+
+/// Merges the panes before `first` of a tier into those of one whose panes are `width` times as wide.
+fn coarsen(
+    from: &mut Tier,
+    first: u32,
+    into: &mut Tier,
+    width: u32,
+    keeps: impl Fn(Cell) -> Option<Cell>,
+    scratch: &mut Scratch<u64>,
+) {
+    let later = from.split_off(&first);
+    let mut aged: BTreeMap<u32, Vec<Run<u64>>> = BTreeMap::new();
+    for (pane, ledger) in std::mem::replace(from, later) {
+        aged.entry(pane / width).or_default().extend(ledger.into_runs());
+    }
+    for (pane, mut runs) in aged {
+        let ledger = into.entry(pane).or_default();
+        runs.extend(std::mem::take(ledger).into_runs());
+        ledger.push(merge(&runs, scratch, &keeps), scratch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larum_aggregate::KeyId;
+
+    /// A token's slot, measured.
+    const SLOT: Slot = Slot::of(60, 9);
+    /// A login's.
+    const LOGIN: Slot = Slot::of(7, 9);
+
+    fn run(slots: &[Slot]) -> Run<u64> {
+        slots.iter().map(|slot| (Cell::new(KeyId(3), *slot), 2)).collect()
+    }
+
+    fn sum(panes: &Panes, window: Window, end_s: u32, slot: Slot) -> u64 {
+        let cells = panes.window(window, end_s).flat_map(Run::cells);
+        cells.filter(|(cell, _)| cell.slot() == slot).map(|(_, n)| n).sum()
+    }
+
+    /// Every window at every tick equals a plain sum over 10 s panes.
+    #[test]
+    fn windows_equal_a_naive_sum_of_panes() {
+        for seed in 0..20 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (mut panes, mut events, mut scratch) = (Panes::default(), Vec::new(), Vec::new());
+            let mut tick = 1_773_480_000 + rng.u32(..1000);
+            for _ in 0..300 {
+                tick += [0, 1, 7, 61, 700][rng.usize(..5)];
+                let oldest = oldest_s(tick);
+                for _ in 0..20 {
+                    let reach_s = [100, 4_000, 30_000][rng.usize(..3)];
+                    let pane = (tick + 90 - rng.u32(..reach_s)) / PANE_S;
+                    panes.add(pane, &run(&[SLOT]), &oldest, &mut scratch);
+                    events.push(pane);
+                }
+                // Compaction may come late.
+                if rng.bool() {
+                    panes.compact(&oldest, &mut scratch);
+                }
+                for window in WINDOWS {
+                    let (first, last) = (window.start_s(tick) / PANE_S, tick / PANE_S);
+                    let want = 2 * events.iter().filter(|p| (first..=last).contains(*p)).count() as u64;
+                    let got: u64 = panes.window(window, tick).flat_map(Run::cells).map(|(_, n)| n).sum();
+                    assert_eq!(got, want, "seed {seed} tick {tick} {window:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn histograms_of_tokens_are_kept_up_to_an_hour() {
+        let (tick, mut panes, mut scratch) = (1_773_480_000, Panes::default(), Vec::new());
+        let sums = |panes: &Panes, slot| WINDOWS.map(|window| sum(panes, window, tick, slot));
+        for _ in 0..2 {
+            // The second time they come late, and go where their time is kept.
+            for age_s in [30 * 60, 2 * 3600, 9 * 3600] {
+                panes.add((tick - age_s) / PANE_S, &run(&[LOGIN, SLOT]), &oldest_s(tick), &mut scratch);
+            }
+            panes.compact(&oldest_s(tick), &mut scratch);
+        }
+        assert_eq!(sums(&panes, SLOT), [0, 0, 4, 4, 4]);
+        assert_eq!(sums(&panes, SLOT.without_bucket()), [0, 0, 0, 0, 4]);
+        assert_eq!(sums(&panes, LOGIN), [0; 5], "no signal shows quantiles of logins");
+        assert_eq!(sums(&panes, LOGIN.without_bucket()), [0, 0, 4, 4, 8]);
+    }
+}

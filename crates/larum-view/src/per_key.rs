@@ -1,0 +1,292 @@
+//! The families whose series belong to a key: logins, tokens, permissions, deliveries, changes; one pass writes them all.
+
+use std::collections::BTreeMap;
+
+use larum_aggregate::histogram::{Bucket, quantile_seconds};
+use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, Window};
+use larum_aggregate::{Distinct, NameId, SourceId};
+use larum_event::{Code, CodeParts, Histogram, Hop, Kind, Measured, Op, Outcome};
+
+use crate::reading::{Family, HistogramRead, Label, Reading, Sink, Value};
+use crate::scan::{Counted, HistogramTotals, WindowSums};
+use crate::signals;
+use crate::view::SourceView;
+
+/// Quantiles that are exposed.
+const QUANTILES: [(f64, &str); 3] = [(0.5, "0.5"), (0.95, "0.95"), (0.99, "0.99")];
+
+/// Declares the families of keys, in the order in which they are exposed.
+macro_rules! families {
+    ($($field:ident: $signal:ident,)+) => {
+        struct Families {
+            $($field: Family,)+
+        }
+
+        impl Families {
+            fn of(sink: &mut impl Sink) -> Self {
+                Families { $($field: sink.family(&signals::$signal),)+ }
+            }
+        }
+    };
+}
+
+families! {
+    login_attempts: LOGIN_ATTEMPTS,
+    login_attempts_rate: LOGIN_ATTEMPTS_RATE,
+    login_failures_rate: LOGIN_FAILURES_RATE,
+    login_failure_ratio: LOGIN_FAILURE_RATIO,
+    login_denied_ratio: LOGIN_DENIED_RATIO,
+    login_accounts: LOGIN_DISTINCT_ACCOUNTS,
+    login_sources: LOGIN_DISTINCT_SOURCES,
+    login_latency: LOGIN_LATENCY,
+    token_requests: TOKEN_REQUESTS,
+    token_latency: TOKEN_LATENCY,
+    token_quantile: TOKEN_LATENCY_QUANTILE,
+    permission_decisions: PERMISSION_DECISIONS,
+    permission_latency: PERMISSION_LATENCY,
+    escalation_hops: ESCALATION_HOPS,
+    escalation_latency: ESCALATION_LATENCY,
+    audit_records: AUDIT_RECORDS,
+    audit_delay: AUDIT_DELAY,
+    changes: CHANGE_EVENTS,
+}
+
+/// A window of a source that shows the present.
+struct Shown {
+    window: Window,
+    name: String,
+    span_s: f64,
+    end_s: u32,
+}
+
+/// Shows the samples of every key.
+pub fn visit(reading: &Reading<'_>, sink: &mut impl Sink) {
+    let families = Families::of(sink);
+    let shown: BTreeMap<SourceId, Vec<Shown>> =
+        reading.view.sources().map(|source| (source.def.id, windows(reading, source))).collect();
+    // The past is shown as totals only, so its windows need not be added up.
+    let asked = if shown.values().any(|windows| !windows.is_empty()) { reading.windows } else { &[] };
+    reading.view.scan(asked, |counted| {
+        let name = |id| reading.view.name(id);
+        let def = counted.key.def;
+        let (source, region) = (("source", counted.source.def.name.as_str()), ("region", name(def.region)));
+        let (tenant, component) = (("tenant", name(def.tenant)), name(def.component));
+        let is_of_platform = def.component != NameId::NONE;
+        let mut writer = Writer { counted, families: &families, sink };
+        match is_of_platform {
+            false => {
+                writer.sink.scope(&[source, tenant, region]);
+                writer.logins_and_tokens();
+                let windows = shown.get(&def.source).map_or(&[][..], Vec::as_slice);
+                windows.iter().enumerate().for_each(|(at, window)| writer.window(at, window));
+            }
+            true if def.tenant != NameId::NONE => {
+                writer.sink.scope(&[source, tenant, region, ("service", component)]);
+                writer.permissions();
+                writer.escalations();
+            }
+            true => {
+                writer.sink.scope(&[source, region]);
+                writer.platform(component);
+            }
+        }
+    });
+}
+
+/// The windows that are shown of a source: those of the present or none.
+fn windows(reading: &Reading<'_>, source: &SourceView) -> Vec<Shown> {
+    let (view, topics) = (reading.view, &source.def.topics);
+    let Some(end_s) = source.window_end_s() else { return Vec::new() };
+    if topics.is_empty() || view.is_catching_up(source, reading.now_ns) {
+        return Vec::new();
+    }
+    let shown = |window: &Window| {
+        let span_s = view.span_s(source, *window).unwrap_or(1.0);
+        Shown { window: *window, name: window.name(), span_s, end_s }
+    };
+    reading.windows.iter().map(shown).collect()
+}
+
+struct Writer<'w, 'v, S> {
+    counted: &'w Counted<'v>,
+    families: &'w Families,
+    sink: &'w mut S,
+}
+
+impl<S: Sink> Writer<'_, '_, S> {
+    fn count(&mut self, family: Family, labels: &[Label<'_>], count: u64) {
+        self.sink.sample(family, labels, Value::Int(count as i64));
+    }
+
+    fn latency(&mut self, family: Family, labels: &[Label<'_>], totals: &HistogramTotals) {
+        let read = HistogramRead { buckets: &totals.buckets, sum_ns: totals.sum_ns };
+        self.sink.histogram(family, labels, read);
+    }
+
+    fn logins_and_tokens(&mut self) {
+        let counted = self.counted;
+        for (code, count) in counted.codes() {
+            let CodeParts { kind, op, outcome, reason, .. } = code.parts();
+            let (op, ended) = (("op", op.as_str()), [("outcome", outcome.as_str()), ("reason", reason.as_str())]);
+            match kind {
+                Kind::Login => self.count(self.families.login_attempts, &ended, count),
+                _ => self.count(self.families.token_requests, &[op, ended[0], ended[1]], count),
+            }
+        }
+        for (id, totals) in counted.histograms(|_| true) {
+            match id.measured() {
+                Measured::Login(outcome) => {
+                    self.latency(self.families.login_latency, &[("outcome", outcome.as_str())], &totals);
+                }
+                Measured::Token(op) => self.latency(self.families.token_latency, &[("op", op.as_str())], &totals),
+                Measured::Permission(..) | Measured::Delivery => {}
+            }
+        }
+    }
+
+    /// Gauges of a sliding window.
+    fn window(&mut self, at: usize, Shown { window, name, span_s, end_s }: &Shown) {
+        let sums = self.counted.window(at);
+        let label = ("window", name.as_str());
+        let logins = LoginSums::of(&sums);
+        let has_logins = || self.counted.codes().any(|(code, _)| code.parts().kind == Kind::Login);
+        if logins.total() > 0 || has_logins() {
+            let (succeeded, failed) = (Outcome::Success, Outcome::Failure);
+            let distinct =
+                |what| (*window <= DISTINCT_WINDOW).then(|| self.counted.key.distinct(what, *window, *end_s) as f64);
+            let failures = logins.by_outcome[failed as usize];
+            let f = self.families;
+            let values = [
+                (f.login_attempts_rate, Some(logins.total() as f64 / span_s)),
+                (f.login_failures_rate, Some(failures as f64 / span_s)),
+                (f.login_failure_ratio, logins.ratio(failed, &[succeeded, failed])),
+                (f.login_denied_ratio, logins.ratio(Outcome::Denied, &[succeeded, failed, Outcome::Denied])),
+                (f.login_accounts, distinct(Distinct::Accounts)),
+                (f.login_sources, distinct(Distinct::Sources)),
+            ];
+            for (family, value) in values {
+                if let Some(value) = value {
+                    self.sink.sample(family, &[label], Value::Float(value));
+                }
+            }
+        }
+        if window.span_s <= HISTOGRAM_WINDOW_S {
+            let family = self.families.token_quantile;
+            quantiles_of(&sums, |op, quantile, value| {
+                let labels = [("op", op.as_str()), label, ("quantile", quantile)];
+                self.sink.sample(family, &labels, Value::Float(value));
+            });
+        }
+    }
+
+    fn permissions(&mut self) {
+        let by = |parts: CodeParts| (parts.kind == Kind::Permission).then_some((parts.op, parts.outcome));
+        for ((op, outcome), count) in totals(self.counted, by) {
+            let labels = [("op", op.as_str()), ("outcome", outcome.as_str())];
+            self.count(self.families.permission_decisions, &labels, count);
+        }
+        let by = |measured| match measured {
+            Measured::Permission(op, outcome, _) => Some((op, outcome)),
+            _ => None,
+        };
+        for ((op, outcome), totals) in latencies(self.counted, by) {
+            let labels = [("op", op.as_str()), ("outcome", outcome.as_str())];
+            self.latency(self.families.permission_latency, &labels, &totals);
+        }
+    }
+
+    fn escalations(&mut self) {
+        let text = |hop: Option<Hop>| ("hop", hop.map_or("unknown", Hop::as_str));
+        let by = |parts: CodeParts| (parts.op == Op::Escalate).then_some((parts.hop, parts.outcome));
+        for ((hop, outcome), count) in totals(self.counted, by) {
+            self.count(self.families.escalation_hops, &[text(hop), ("outcome", outcome.as_str())], count);
+        }
+        let by = |measured| match measured {
+            Measured::Permission(Op::Escalate, _, hop) => Some(hop),
+            _ => None,
+        };
+        for (hop, totals) in latencies(self.counted, by) {
+            self.latency(self.families.escalation_latency, &[text(hop)], &totals);
+        }
+    }
+
+    /// Audit records and changes, which belong to no tenant.
+    fn platform(&mut self, component: &str) {
+        for (code, count) in self.counted.codes() {
+            let CodeParts { kind, op, .. } = code.parts();
+            match kind {
+                Kind::Audit => self.count(self.families.audit_records, &[("queue", component)], count),
+                _ => self.count(self.families.changes, &[("op", op.as_str()), ("service", component)], count),
+            }
+        }
+        for (_, totals) in self.counted.histograms(|measured| measured == Measured::Delivery) {
+            self.latency(self.families.audit_delay, &[("queue", component)], &totals);
+        }
+    }
+}
+
+/// Logins of a window by how they ended.
+#[derive(Default)]
+struct LoginSums {
+    by_outcome: [u64; 4],
+}
+
+impl LoginSums {
+    fn of(sums: &WindowSums) -> Self {
+        let mut logins = LoginSums::default();
+        for (code, count) in &sums.codes {
+            let CodeParts { kind, outcome, .. } = code.parts();
+            if kind == Kind::Login {
+                logins.by_outcome[outcome as usize] += count;
+            }
+        }
+        logins
+    }
+
+    fn total(&self) -> u64 {
+        self.by_outcome.iter().sum()
+    }
+
+    /// `part` over the sum of `whole`, unless that is 0.
+    fn ratio(&self, part: Outcome, whole: &[Outcome]) -> Option<f64> {
+        let sum: u64 = whole.iter().map(|o| self.by_outcome[*o as usize]).sum();
+        (sum > 0).then(|| self.by_outcome[part as usize] as f64 / sum as f64)
+    }
+}
+
+/// Shows the quantiles of every token histogram of a window.
+fn quantiles_of(sums: &WindowSums, mut visit: impl FnMut(Op, &'static str, f64)) {
+    let mut buckets: Vec<(Bucket, u64)> = Vec::new();
+    for same in sums.buckets.chunk_by(|a, b| a.0.0 == b.0.0) {
+        let id: Histogram = same[0].0.0;
+        let Measured::Token(op) = id.measured() else { continue };
+        buckets.clear();
+        buckets.extend(same.iter().map(|((_, bucket), count)| (*bucket, *count)));
+        for (q, text) in QUANTILES {
+            if let Some(value) = quantile_seconds(&buckets, q) {
+                visit(op, text, value);
+            }
+        }
+    }
+}
+
+/// Totals of a key, added up by what `by` makes of their codes.
+fn totals<K: Ord>(counted: &Counted<'_>, by: impl Fn(CodeParts) -> Option<K>) -> BTreeMap<K, u64> {
+    let mut sums = BTreeMap::new();
+    let parts = |code: Code| by(code.parts());
+    for (key, count) in counted.codes().filter_map(|(code, count)| Some((parts(code)?, count))) {
+        *sums.entry(key).or_default() += count;
+    }
+    sums
+}
+
+/// Latencies of a key, added up by what `by` makes of what was measured.
+fn latencies<K: Ord>(counted: &Counted<'_>, by: impl Fn(Measured) -> Option<K>) -> BTreeMap<K, HistogramTotals> {
+    let mut sums: BTreeMap<K, HistogramTotals> = BTreeMap::new();
+    for (id, totals) in counted.histograms(|measured| by(measured).is_some()) {
+        if let Some(key) = by(id.measured()) {
+            sums.entry(key).or_default().add(&totals);
+        }
+    }
+    sums
+}
