@@ -4,6 +4,9 @@
 //! from the slot before with a bit for "another cell of this key follows", and its weight. All are varints, so most cells
 //! take four bytes where an open list takes sixteen; runs are read and merged from front to back, which memory likes.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::marker::PhantomData;
 
 use serde::{Deserialize, Serialize};
@@ -280,20 +283,55 @@ impl<W: Weight> RunWriter<W> {
     }
 }
 
-/// Adds up cells of several runs; `to` says where a cell goes, or that it goes nowhere. `scratch` is memory that is used
-/// again.
+/// Adds up cells of several runs, reading all of them from front to back at once. `to` says where a cell goes, or that it
+/// goes nowhere; it must keep the order of cells.
 pub fn merge<'r, W: Weight + 'r>(
     runs: impl IntoIterator<Item = &'r Run<W>>,
-    scratch: &mut Vec<(Cell, W)>,
     to: impl Fn(Cell) -> Option<Cell>,
 ) -> Run<W> {
-    scratch.clear();
-    for run in runs {
-        scratch.extend(run.cells().filter_map(|(cell, weight)| Some((to(cell)?, weight))));
+    let mut cursors: Vec<Cells<'r, W>> = runs.into_iter().map(Run::cells).collect();
+    let next = |cells: &mut Cells<'r, W>| cells.find_map(|(cell, weight)| Some((to(cell)?, weight)));
+    // The first cell of each run, lowest first.
+    let mut heads: BinaryHeap<Head<W>> = BinaryHeap::with_capacity(cursors.len());
+    for (run, cells) in cursors.iter_mut().enumerate() {
+        heads.extend(next(cells).map(|(cell, weight)| Head { cell, weight, run: run as u32 }));
     }
-    // Stable, because that sort finds the sorted stretches and merges them.
-    scratch.sort_by_key(|(cell, _)| *cell);
-    scratch.drain(..).collect()
+    let mut writer = RunWriter::default();
+    while let Some(mut head) = heads.peek_mut() {
+        writer.push(head.cell, head.weight);
+        match cursors.get_mut(head.run as usize).and_then(&next) {
+            Some((cell, weight)) => (head.cell, head.weight) = (cell, weight),
+            None => drop(PeekMut::pop(head)),
+        }
+    }
+    writer.finish()
+}
+
+/// The cell of a run that comes next; the lowest is the greatest.
+struct Head<W> {
+    cell: Cell,
+    weight: W,
+    run: u32,
+}
+
+impl<W> PartialEq for Head<W> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cell == other.cell
+    }
+}
+
+impl<W> Eq for Head<W> {}
+
+impl<W> PartialOrd for Head<W> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<W> Ord for Head<W> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.cell.cmp(&self.cell)
+    }
 }
 
 #[cfg(test)]
@@ -338,7 +376,7 @@ mod tests {
                     *want.entry(cell).or_insert(0) += n;
                 }
             }
-            assert!(merge(&runs, &mut Vec::new(), to).cells().eq(want), "seed {seed}");
+            assert!(merge(&runs, to).cells().eq(want), "seed {seed}");
         }
     }
 

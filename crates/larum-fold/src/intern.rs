@@ -12,10 +12,22 @@ use larum_aggregate::{KeyDef, KeyId, NameDef, NameId, NameKind, SourceId};
 
 use crate::registry::Registry;
 
+/// Bytes of a name that are kept beside its hash: most names are no longer, and are compared where they are found.
+const HEAD_BYTES: usize = 20;
+
+/// A name that was met before.
+struct Known {
+    hash: u64,
+    place: u32,
+    len: u32,
+    head: [u8; HEAD_BYTES],
+}
+
 /// Names of one kind that this worker has met and that have a slot. Place 0 is `__other__`, place 1 "not said".
 struct Names {
     kind: NameKind,
-    table: HashTable<(u64, u32)>,
+    table: HashTable<Known>,
+    /// By place, as they came; empty where the head holds all.
     raws: Vec<Box<str>>,
     defs: Vec<Option<NameDef>>,
 }
@@ -28,6 +40,8 @@ const UNSAID: u32 = 1;
 const ABSENT: u32 = u32::MAX;
 /// No key resolved yet.
 const UNRESOLVED: u32 = u32::MAX;
+/// The key was refused.
+const REFUSED: u32 = u32::MAX - 1;
 
 impl Names {
     fn new(kind: NameKind) -> Self {
@@ -46,7 +60,16 @@ impl Names {
     /// The place of a name that was met before.
     #[inline]
     fn find(&self, hash: u64, raw: &str) -> Option<u32> {
-        self.table.find(hash, |(h, at)| *h == hash && *self.raws[*at as usize] == *raw).map(|(_, at)| *at)
+        let bytes = raw.as_bytes();
+        let is_it = |known: &Known| {
+            let is_alike = known.hash == hash && known.len as usize == bytes.len();
+            is_alike
+                && match known.head.get(..bytes.len()) {
+                    Some(head) => head == bytes,
+                    None => *self.raws[known.place as usize] == *raw,
+                }
+        };
+        self.table.find(hash, is_it).map(|known| known.place)
     }
 
     /// The place of a name, as said or not said, asked for if it was not met before.
@@ -72,9 +95,11 @@ impl Names {
             return UNSAID;
         };
         let at = self.defs.len() as u32;
-        self.raws.push(raw.into());
+        let mut known = Known { hash, place: at, len: raw.len() as u32, head: [0; HEAD_BYTES] };
+        let is_short = known.head.get_mut(..raw.len()).map(|head| head.copy_from_slice(raw.as_bytes())).is_some();
+        self.raws.push(if is_short { "" } else { raw }.into());
         self.defs.push(Some(def));
-        self.table.insert_unique(hash, (hash, at), |(h, _)| *h);
+        self.table.insert_unique(hash, known, |known| known.hash);
         at
     }
 }
@@ -137,6 +162,12 @@ pub struct Interner {
     slots: Vec<Vec<u32>>,
     /// Slots per tenant, a power of two.
     stride: usize,
+    /// Places marked as refused.
+    refused: Vec<Places>,
+    /// How many keys had been admitted then.
+    refused_when: u32,
+    /// Events whose keys were refused without asking, since that was last told.
+    refused_events: u64,
     pub relied: Relied,
 }
 
@@ -151,6 +182,9 @@ impl Interner {
             with_component: HashMap::default(),
             slots: vec![Vec::new(); sources],
             stride: STRIDE_MIN,
+            refused: Vec::new(),
+            refused_when: 0,
+            refused_events: 0,
             relied: Relied::default(),
         }
     }
@@ -161,6 +195,12 @@ impl Interner {
         self.with_component.clear();
         self.slots.iter_mut().for_each(Vec::clear);
         self.stride = STRIDE_MIN;
+        self.refused.clear();
+    }
+
+    /// Events whose keys were refused without asking the registry, since the last call.
+    pub fn take_refused_events(&mut self) -> u64 {
+        std::mem::take(&mut self.refused_events)
     }
 
     /// The name of a kind; one without a slot is [`NameId::OTHER`].
@@ -190,17 +230,50 @@ impl Interner {
         let region = self.place(NameKind::Region, wanted.region, asked);
         let component = wanted.component.map(|(kind, raw)| (kind, self.place(kind, raw, asked)));
         let places = Places { source: wanted.source, tenant, region, component };
-        self.known(places).unwrap_or_else(|| self.resolve(places, asked))
+        match self.known(places) {
+            Some(KeyId(REFUSED)) if self.is_still_refused(asked) => {
+                self.refused_events += 1;
+                self.of_places(places.broader(), asked)
+            }
+            Some(key) if key != KeyId(REFUSED) => key,
+            _ => self.resolve(places, asked),
+        }
+    }
+
+    #[inline]
+    fn of_places(&mut self, places: Places, asked: Asked<'_>) -> KeyId {
+        self.known(places).filter(|key| *key != KeyId(REFUSED)).unwrap_or_else(|| self.resolve(places, asked))
+    }
+
+    /// Whether what was refused would be refused again, so that nobody need be asked. Slots are freed only after
+    /// everything was forgotten.
+    #[inline]
+    fn is_still_refused(&self, asked: Asked<'_>) -> bool {
+        self.refused_when == asked.registry.keys_admitted() && !asked.registry.has_room_for_key(asked.success)
     }
 
     #[inline]
     fn known(&self, places: Places) -> Option<KeyId> {
         if places.component.is_some() {
-            return self.with_component.get(&places).copied();
+            return self.with_component.get(&places).copied().filter(|key| *key != KeyId(UNRESOLVED));
         }
         let slot = places.tenant as usize * self.stride + places.region as usize;
         let key = self.slots[usize::from(places.source.0)].get(slot)?;
         ((places.region as usize) < self.stride && *key != UNRESOLVED).then_some(KeyId(*key))
+    }
+
+    /// Marks a key as refused; marks from before another key was admitted are worth nothing.
+    fn refuse(&mut self, places: Places, admitted: u32) {
+        if self.refused_when != admitted {
+            self.refused_when = admitted;
+            for place in std::mem::take(&mut self.refused) {
+                if self.known(place) == Some(KeyId(REFUSED)) {
+                    self.remember(place, KeyId(UNRESOLVED));
+                }
+            }
+        }
+        self.refused.push(places);
+        self.remember(places, KeyId(REFUSED));
     }
 
     fn remember(&mut self, places: Places, key: KeyId) {
@@ -221,7 +294,7 @@ impl Interner {
         slots[slot] = key.0;
     }
 
-    /// Asks the registry for the key, or for a broader one; a refused key is asked for again with its next event.
+    /// Asks the registry for the key, or for a broader one.
     #[cold]
     fn resolve(&mut self, places: Places, asked: Asked<'_>) -> KeyId {
         let def = |kind: NameKind, at: u32| self.names[kind as usize].defs.get(at as usize).and_then(Option::as_ref);
@@ -230,13 +303,75 @@ impl Interner {
         let Some(region) = def(NameKind::Region, places.region) else {
             unreachable!("places are handed out only with their definition");
         };
+        let admitted = asked.registry.keys_admitted();
         match asked.registry.key(places.source, tenant, region, component, asked.success) {
             Some(def) => {
                 self.relied.keys.push(def);
                 self.remember(places, def.id);
                 def.id
             }
-            None => self.known(places.broader()).unwrap_or_else(|| self.resolve(places.broader(), asked)),
+            None => {
+                self.refuse(places, admitted);
+                self.of_places(places.broader(), asked)
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Budgets;
+
+    fn wanted(tenant: &str, component: bool) -> Wanted<'_> {
+        let component = component.then_some((NameKind::Service, Some("s")));
+        Wanted { source: SourceId(0), tenant: Some(tenant), region: Some("r"), component }
+    }
+
+    /// A key that was refused is asked for again only when that can help, and every refused event is counted.
+    #[test]
+    fn refusals_are_remembered_while_they_hold() {
+        for component in [false, true] {
+            let registry = Registry::new(Budgets { keys: 4, ..Budgets::default() }, (1, 2), &[], &[], (0, 0));
+            let (mut here, mut there) = (Interner::new((1, 2), 1), Interner::new((1, 2), 1));
+            let ask = |interner: &mut Interner, tenant, success| {
+                interner.key(wanted(tenant, component), Asked { registry: &registry, success })
+            };
+            let [a, b] = ["a", "b"].map(|tenant| ask(&mut here, tenant, false));
+            let other = ask(&mut here, "c", false);
+            assert!(a != b && other != b, "half of the slots are for everybody");
+            for _ in 0..5 {
+                assert_eq!(ask(&mut here, "c", false), other);
+            }
+            let c = ask(&mut here, "c", true);
+            assert!(c != other && ask(&mut here, "c", false) == c, "a success gets a slot");
+            assert_eq!(ask(&mut here, "d", false), other);
+            let d = ask(&mut there, "d", true);
+            assert_eq!(ask(&mut here, "d", false), d, "another worker's slot serves this one");
+            for _ in 0..3 {
+                assert_eq!(ask(&mut here, "e", true), other, "all slots are taken");
+            }
+            registry.refuse_keys(here.take_refused_events());
+            // With a component, the key without its tenant takes a slot of its own, which the other worker then lacks.
+            let refused = if component { 6 + 1 + 3 + 2 } else { 6 + 1 + 3 };
+            assert_eq!(registry.key_usage().refused(), refused, "component {component}");
+        }
+    }
+
+    #[test]
+    fn names_of_any_length_are_told_apart() {
+        let registry = Registry::new(Budgets::default(), (1, 2), &[], &[], (0, 0));
+        let mut interner = Interner::new((1, 2), 1);
+        let names: Vec<String> = (1..60).flat_map(|len| ["x", "y"].map(|c| c.repeat(len))).collect();
+        let mut places = || -> Vec<NameId> {
+            let asked = Asked { registry: &registry, success: true };
+            names.iter().map(|name| interner.name(NameKind::Service, Some(name), asked)).collect()
+        };
+        let first = places();
+        assert_eq!(places(), first);
+        let mut ids = first;
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), names.len());
     }
 }

@@ -56,9 +56,18 @@ impl Usage {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Whether a slot is free, for the privileged or for everybody.
+    fn has_room(&self, budget: usize, privileged: bool) -> bool {
+        self.held() < Self::limit(budget, privileged)
+    }
+
+    fn limit(budget: usize, privileged: bool) -> usize {
+        if privileged { budget } else { budget.div_ceil(2) }
+    }
+
     /// Takes a slot while less than half of the budget is used, above that only for the privileged.
     fn take(&self, budget: usize, privileged: bool) -> bool {
-        let limit = if privileged { budget } else { budget.div_ceil(2) };
+        let limit = Self::limit(budget, privileged);
         let took = self
             .held
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < limit).then_some(held + 1))
@@ -190,6 +199,21 @@ impl Registry {
                 Some(def(id))
             }
         }
+    }
+
+    /// How many keys were admitted so far: while that stays, a key that was refused is not there.
+    pub fn keys_admitted(&self) -> u32 {
+        self.next_key.load(Ordering::Relaxed)
+    }
+
+    /// Whether a key has a slot to get, with an event that succeeded or another.
+    pub fn has_room_for_key(&self, success: bool) -> bool {
+        self.key_usage.has_room(self.budgets.keys, success)
+    }
+
+    /// Counts events whose keys were refused without asking.
+    pub fn refuse_keys(&self, events: u64) {
+        self.key_usage.refused.fetch_add(events, Ordering::Relaxed);
     }
 
     /// Announces that slots may be freed. Until they are retired any use revives them.

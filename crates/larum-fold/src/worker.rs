@@ -287,6 +287,7 @@ impl Worker {
             self.interner.forget();
         }
         self.dead_letter_bytes = 0;
+        self.registry.refuse_keys(self.interner.take_refused_events());
         let relied = std::mem::take(&mut self.interner.relied);
         spare.iter_mut().for_each(Counted::clear);
         spare.resize_with(self.counted.len(), Counted::default);

@@ -14,9 +14,6 @@ pub struct Ledger<W> {
     runs: Vec<Run<W>>,
 }
 
-/// Memory for merging, used again and again.
-pub type Scratch<W> = Vec<(Cell, W)>;
-
 impl<W> Default for Ledger<W> {
     fn default() -> Self {
         Ledger { runs: Vec::new() }
@@ -25,7 +22,7 @@ impl<W> Default for Ledger<W> {
 
 impl<W: Weight> Ledger<W> {
     /// Takes in a run.
-    pub fn push(&mut self, run: Run<W>, scratch: &mut Scratch<W>) {
+    pub fn push(&mut self, run: Run<W>) {
         if run.is_empty() {
             return;
         }
@@ -42,7 +39,7 @@ impl<W: Weight> Ledger<W> {
             }
             after += run.len();
         }
-        let merged = merge(&self.runs[from..], scratch, Some);
+        let merged = merge(&self.runs[from..], Some);
         self.runs.truncate(from);
         self.runs.push(merged);
     }
@@ -58,8 +55,8 @@ impl<W: Weight> Ledger<W> {
     }
 
     /// Puts every cell where `to` says, or nowhere; leaves one run.
-    pub fn rewrite(&mut self, scratch: &mut Scratch<W>, to: impl Fn(Cell) -> Option<Cell>) {
-        let merged = merge(&self.runs, scratch, to);
+    pub fn rewrite(&mut self, to: impl Fn(Cell) -> Option<Cell>) {
+        let merged = merge(&self.runs, to);
         self.runs = if merged.is_empty() { Vec::new() } else { vec![merged] };
     }
 
@@ -79,22 +76,21 @@ mod tests {
     fn few_runs_hold_what_a_map_holds() {
         for seed in 0..20 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let (mut ledger, mut want, mut scratch) = (Ledger::default(), BTreeMap::new(), Vec::new());
+            let (mut ledger, mut want) = (Ledger::default(), BTreeMap::new());
             for _ in 0..300 {
                 let cell = |rng: &mut fastrand::Rng| Cell::new(KeyId(rng.u32(..20)), Slot(rng.u32(..40)));
-                let run: BTreeMap<Cell, u64> =
-                    (0..rng.usize(..12)).map(|_| (cell(&mut rng), rng.u64(1..5))).collect();
+                let run: BTreeMap<Cell, u64> = (0..rng.usize(..12)).map(|_| (cell(&mut rng), rng.u64(1..5))).collect();
                 for (cell, n) in &run {
                     *want.entry(*cell).or_insert(0) += n;
                 }
-                ledger.push(run.into_iter().collect(), &mut scratch);
+                ledger.push(run.into_iter().collect());
                 assert!(ledger.runs().len() <= RUNS_MAX);
                 if rng.u8(..50) == 0 {
-                    ledger.rewrite(&mut scratch, |cell| (cell.key().0 != 7).then_some(cell));
+                    ledger.rewrite(|cell| (cell.key().0 != 7).then_some(cell));
                     want.retain(|cell, _| cell.key().0 != 7);
                 }
             }
-            assert!(merge(ledger.runs(), &mut scratch, Some).cells().eq(want), "seed {seed}");
+            assert!(merge(ledger.runs(), Some).cells().eq(want), "seed {seed}");
         }
     }
 }

@@ -13,7 +13,7 @@ use larum_aggregate::{Run, Slot};
 use larum_event::{Code, Measured};
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Ledger, Scratch};
+use crate::ledger::Ledger;
 
 /// Pane widths, seconds.
 const WIDTHS_S: [u32; 3] = [PANE_S, 60, 600];
@@ -64,31 +64,31 @@ fn of_ten_minutes(cell: Cell) -> Option<Cell> {
 
 impl Panes {
     /// Counts a run in the 10 s pane `pane`, unless it begins before all windows, at `oldest`.
-    pub fn add(&mut self, pane: u32, run: &Run<u64>, oldest: &[u32; 3], scratch: &mut Scratch<u64>) {
+    pub fn add(&mut self, pane: u32, run: &Run<u64>, oldest: &[u32; 3]) {
         let second = pane.saturating_mul(PANE_S);
         let Edges { fine_s, minutes_s } = self.edges;
         if second >= fine_s {
-            self.fine.entry(pane).or_default().push(run.clone(), scratch);
+            self.fine.entry(pane).or_default().push(run.clone());
         } else if second >= minutes_s {
-            let run = merge([run], scratch, of_a_minute);
-            self.minutes.entry(second / 60).or_default().push(run, scratch);
+            let run = merge([run], of_a_minute);
+            self.minutes.entry(second / 60).or_default().push(run);
         } else if second >= oldest[2] {
-            let run = merge([run], scratch, of_ten_minutes);
-            self.tens.entry(second / 600).or_default().push(run, scratch);
+            let run = merge([run], of_ten_minutes);
+            self.tens.entry(second / 600).or_default().push(run);
         }
     }
 
     /// Drops panes before all windows, and merges those that no window needs as fine as they are.
-    pub fn compact(&mut self, oldest: &[u32; 3], scratch: &mut Scratch<u64>) {
+    pub fn compact(&mut self, oldest: &[u32; 3]) {
         let edges = Edges { fine_s: oldest[0] - oldest[0] % 60, minutes_s: oldest[1] - oldest[1] % 600 };
         if edges == self.edges {
             return;
         }
         self.edges = edges;
-        coarsen(&mut self.fine, edges.fine_s / PANE_S, &mut self.minutes, 6, of_a_minute, scratch);
+        coarsen(&mut self.fine, edges.fine_s / PANE_S, &mut self.minutes, 6, of_a_minute);
         // Minutes that no window holds any more need not become part of ten.
         self.minutes = self.minutes.split_off(&(oldest[2] / 60));
-        coarsen(&mut self.minutes, edges.minutes_s / 60, &mut self.tens, 10, of_ten_minutes, scratch);
+        coarsen(&mut self.minutes, edges.minutes_s / 60, &mut self.tens, 10, of_ten_minutes);
         self.tens = self.tens.split_off(&(oldest[2] / 600));
     }
 
@@ -108,14 +108,7 @@ impl Panes {
 }
 
 /// Merges the panes before `first` of a tier into those of one whose panes are `width` times as wide.
-fn coarsen(
-    from: &mut Tier,
-    first: u32,
-    into: &mut Tier,
-    width: u32,
-    keeps: impl Fn(Cell) -> Option<Cell>,
-    scratch: &mut Scratch<u64>,
-) {
+fn coarsen(from: &mut Tier, first: u32, into: &mut Tier, width: u32, keeps: impl Fn(Cell) -> Option<Cell>) {
     let later = from.split_off(&first);
     let mut aged: BTreeMap<u32, Vec<Run<u64>>> = BTreeMap::new();
     for (pane, ledger) in std::mem::replace(from, later) {
@@ -124,7 +117,7 @@ fn coarsen(
     for (pane, mut runs) in aged {
         let ledger = into.entry(pane).or_default();
         runs.extend(std::mem::take(ledger).into_runs());
-        ledger.push(merge(&runs, scratch, &keeps), scratch);
+        ledger.push(merge(&runs, &keeps));
     }
 }
 
@@ -152,7 +145,7 @@ mod tests {
     fn windows_equal_a_naive_sum_of_panes() {
         for seed in 0..20 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let (mut panes, mut events, mut scratch) = (Panes::default(), Vec::new(), Vec::new());
+            let (mut panes, mut events) = (Panes::default(), Vec::new());
             let mut tick = 1_773_480_000 + rng.u32(..1000);
             for _ in 0..300 {
                 tick += [0, 1, 7, 61, 700][rng.usize(..5)];
@@ -160,12 +153,12 @@ mod tests {
                 for _ in 0..20 {
                     let reach_s = [100, 4_000, 30_000][rng.usize(..3)];
                     let pane = (tick + 90 - rng.u32(..reach_s)) / PANE_S;
-                    panes.add(pane, &run(&[SLOT]), &oldest, &mut scratch);
+                    panes.add(pane, &run(&[SLOT]), &oldest);
                     events.push(pane);
                 }
                 // Compaction may come late.
                 if rng.bool() {
-                    panes.compact(&oldest, &mut scratch);
+                    panes.compact(&oldest);
                 }
                 for window in WINDOWS {
                     let (first, last) = (window.start_s(tick) / PANE_S, tick / PANE_S);
@@ -179,14 +172,14 @@ mod tests {
 
     #[test]
     fn histograms_of_tokens_are_kept_up_to_an_hour() {
-        let (tick, mut panes, mut scratch) = (1_773_480_000, Panes::default(), Vec::new());
+        let (tick, mut panes) = (1_773_480_000, Panes::default());
         let sums = |panes: &Panes, slot| WINDOWS.map(|window| sum(panes, window, tick, slot));
         for _ in 0..2 {
             // The second time they come late, and go where their time is kept.
             for age_s in [30 * 60, 2 * 3600, 9 * 3600] {
-                panes.add((tick - age_s) / PANE_S, &run(&[LOGIN, SLOT]), &oldest_s(tick), &mut scratch);
+                panes.add((tick - age_s) / PANE_S, &run(&[LOGIN, SLOT]), &oldest_s(tick));
             }
-            panes.compact(&oldest_s(tick), &mut scratch);
+            panes.compact(&oldest_s(tick));
         }
         assert_eq!(sums(&panes, SLOT), [0, 0, 4, 4, 4]);
         assert_eq!(sums(&panes, SLOT.without_bucket()), [0, 0, 0, 0, 4]);

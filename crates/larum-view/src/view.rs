@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::FixedState;
+use larum_aggregate::run::{Weight, merge};
 use larum_aggregate::time::{LONGEST_WINDOW_S, PANE_S, SECOND_NS, Window, second_of};
-use larum_aggregate::run::merge;
 use larum_aggregate::{
     Cell, Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, Run,
     SequenceId, SequenceRow, SightingGroup, SourceCut, SourceDef, SourceId, Tally,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditQueue;
 use crate::key::{KeyView, visit_keys};
-use crate::ledger::{Ledger, Scratch};
+use crate::ledger::Ledger;
 use crate::panes::{Panes, oldest_s};
 use crate::slots::place_from_end;
 
@@ -78,24 +78,7 @@ pub struct View {
     next_ids: (u32, u32),
     /// Ranges that did not join on to the one before: always 0, counted in production.
     pub tiling_violations: u64,
-    #[serde(skip)]
-    scratch: Scratches,
 }
-
-/// Memory that is used again from tick to tick; what is in it means nothing.
-#[derive(Clone, Debug, Default)]
-struct Scratches {
-    counts: Scratch<u64>,
-    sums_ns: Scratch<u128>,
-}
-
-impl PartialEq for Scratches {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Scratches {}
 
 /// Names by their ids.
 type Names = HashMap<NameId, NameDef, FixedState>;
@@ -202,9 +185,9 @@ impl View {
         source.tick = Some(target);
         let oldest = oldest_s(target.saturating_sub(source.def.delay_s));
         source.count_audit(&due, target, &self.names);
-        source.apply_groups(&due, &oldest, &mut self.scratch);
+        source.apply_groups(&due, &oldest);
         source.apply_sightings(&due, oldest[0] / PANE_S);
-        source.panes.compact(&oldest, &mut self.scratch.counts);
+        source.panes.compact(&oldest);
         // Each tick from `first` to `target` has its share of the keys.
         let turn = |key: &KeyView| (key.def.id.0 % SWEEP_TICKS + SWEEP_TICKS - first % SWEEP_TICKS) % SWEEP_TICKS;
         for key in source.keys.iter_mut().filter(|key| turn(key) <= target - first) {
@@ -228,8 +211,8 @@ impl View {
             source.keys.retain(|key| !gone.contains(&key.def.id));
             if source.keys.len() < before {
                 let stays = |cell: Cell| (!gone.contains(&cell.key())).then_some(cell);
-                source.totals.rewrite(&mut self.scratch.counts, stays);
-                source.sums_ns.rewrite(&mut self.scratch.sums_ns, stays);
+                source.totals.rewrite(stays);
+                source.sums_ns.rewrite(stays);
             }
         }
         for name in names {
@@ -381,22 +364,22 @@ impl SourceView {
     }
 
     /// Counts the groups of due ticks.
-    fn apply_groups(&mut self, due: &BTreeMap<u32, PendingTick>, oldest: &[u32; 3], scratch: &mut Scratches) {
+    fn apply_groups(&mut self, due: &BTreeMap<u32, PendingTick>, oldest: &[u32; 3]) {
         let groups = || due.values().flat_map(|pending| &pending.groups);
         let totals = || groups().filter(|group| group.totals);
-        let counts = joined(totals().map(|group| &group.counts), &mut scratch.counts);
+        let counts = joined(totals().map(|group| &group.counts));
         let ends_s = groups().filter_map(|group| group.pane).map(|pane| (pane + 1).saturating_mul(PANE_S));
         let touched_s = ends_s.chain(due.keys().copied()).max().unwrap_or(0);
         let warm_up = groups().filter(|group| !group.totals).map(|group| &group.counts);
         for run in std::iter::once(&counts).chain(warm_up) {
             visit_keys(&mut self.keys, run.keys(), |id| *id, |key, _| key.touched_s = key.touched_s.max(touched_s));
         }
-        self.totals.push(counts, &mut scratch.counts);
-        let sums_ns = joined(totals().map(|group| &group.sums), &mut scratch.sums_ns);
-        self.sums_ns.push(sums_ns, &mut scratch.sums_ns);
+        self.totals.push(counts);
+        let sums_ns = joined(totals().map(|group| &group.sums));
+        self.sums_ns.push(sums_ns);
         for group in groups() {
             if let Some(pane) = group.pane {
-                self.panes.add(pane, &group.counts, oldest, &mut scratch.counts);
+                self.panes.add(pane, &group.counts, oldest);
             }
         }
     }
@@ -459,14 +442,11 @@ impl SourceView {
 }
 
 /// Adds up runs; a single one is only copied.
-fn joined<'r, W: larum_aggregate::run::Weight + 'r>(
-    mut runs: impl Iterator<Item = &'r Run<W>>,
-    scratch: &mut Scratch<W>,
-) -> Run<W> {
+fn joined<'r, W: Weight + 'r>(mut runs: impl Iterator<Item = &'r Run<W>>) -> Run<W> {
     let Some(first) = runs.next() else { return Run::default() };
     match runs.next() {
         None => first.clone(),
-        Some(second) => merge([first, second].into_iter().chain(runs), scratch, Some),
+        Some(second) => merge([first, second].into_iter().chain(runs), Some),
     }
 }
 

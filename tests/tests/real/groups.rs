@@ -161,7 +161,8 @@ fn kminion_27_a_busy_group_shows_its_backlog() {
         });
         let _end = EndsWithTest(&stop);
         // The first look may still see what was committed before; that is 50 s old.
-        larum.wait_for("the group at work", 40, |scrape| shown(scrape, "busy", "0").is_some_and(|group| group.1 < 10.0));
+        larum
+            .wait_for("the group at work", 40, |scrape| shown(scrape, "busy", "0").is_some_and(|group| group.1 < 10.0));
         let look = |_| {
             std::thread::sleep(Duration::from_secs(1));
             let (backlog, lag_s, _) = larum.scrape().and_then(|scrape| shown(&scrape, "busy", "0"))?;
