@@ -221,6 +221,17 @@ impl Partition {
         events
     }
 
+    /// Changes of the platform at offsets from the origin up to `next`: when, and where.
+    pub fn changes(&self, next: i64) -> Vec<(i64, i64)> {
+        let change = |offset: i64| match &self.at(offset).body {
+            Body::Event(event) if event.kind == "change" => {
+                Some((event.time_ns.min(self.at(offset).append_ns), offset))
+            }
+            _ => None,
+        };
+        (self.origin..next).filter_map(change).collect()
+    }
+
     /// Offset after its last record.
     pub fn end(&self) -> i64 {
         self.records.len() as i64

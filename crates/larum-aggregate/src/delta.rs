@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::Change;
 use crate::distinct::SightingGroup;
 use crate::run::Run;
 use crate::sequence::SequenceGroup;
@@ -359,6 +360,8 @@ pub struct Delta {
     pub sightings: Vec<SightingGroup>,
     /// Sequence numbers of audit records.
     pub sequences: Vec<SequenceGroup>,
+    /// Changes of the platform.
+    pub changes: Vec<Change>,
     /// Refused records to be sent to the dead-letter topic.
     pub dead_letters: Vec<DeadLetter>,
     /// Dead letters that the broker has acknowledged.
@@ -436,6 +439,7 @@ pub fn decode_versioned<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, De
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::ChangePlace;
     use crate::distinct::{Form, SightingRow};
     use crate::run::{Cell, Slot};
     use crate::sequence::{SeqMark, SeqRange, SequenceId, SequenceRow};
@@ -476,6 +480,21 @@ mod tests {
                     enqueued: Some((SeqMark { seq: 8, ns: -2 }, SeqMark { seq: 9, ns: -1 })),
                     ..SequenceRow::new(SequenceId { queue: NameId(1), producer: NameId(2), epoch: 7 })
                 }],
+            }],
+            changes: vec![Change {
+                place: ChangePlace { at_ns: 1, partition: PartitionId(0), offset: 6, nth: 0 },
+                source: SourceId(0),
+                tick: 3,
+                time_ns: 2,
+                code: 4,
+                service: "s".into(),
+                region: "r".into(),
+                id: "c".into(),
+                subject: None,
+                from: Some("1".into()),
+                to: None,
+                trace_id: Some([7; 16]),
+                span_id: None,
             }],
             dead_letters: vec![DeadLetter {
                 partition: PartitionId(0),

@@ -6,8 +6,9 @@
 //!
 //! Reading order: [`time`] (panes, ticks, windows), [`histogram`] (the one bucket layout), [`entry`] (what the fold
 //! writes), [`run`] (what becomes of it, packed), [`distinct`] and [`sequence`] (the same for accounts and sources, and for audit
-//! sequence numbers), [`delta`] (the durable unit and its wire form).
+//! sequence numbers), [`change`] (changes of the platform), [`delta`] (the durable unit and its wire form).
 
+pub mod change;
 pub mod delta;
 pub mod distinct;
 pub mod entry;
@@ -16,6 +17,7 @@ pub mod run;
 pub mod sequence;
 pub mod time;
 
+pub use change::{Change, ChangePlace};
 pub use delta::{
     Cover, DeadLetter, Delta, DeltaError, Graces, Group, KeyDef, KeyId, Mark, NameDef, NameId, NameKind, PartCut,
     PartitionId, PartitionStart, SourceCut, SourceDef, SourceId, Tally,

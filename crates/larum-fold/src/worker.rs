@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use larum_aggregate::change::{CHANGES_MAX, keep_newest};
 use larum_aggregate::histogram::bucket_of;
 use larum_aggregate::{
-    DeadLetter, Distinct, Entry, KeyDef, KeyId, NameDef, NameId, NameKind, Numbered, PartCut, PartitionId, SequenceId,
-    Sighting, SourceId,
+    Change, ChangePlace, DeadLetter, Distinct, Entry, KeyDef, KeyId, NameDef, NameId, NameKind, Numbered, PartCut,
+    PartitionId, SequenceId, Sighting, SourceId,
 };
 use larum_event::{AuditFields, AuthEvent, Code, Decoder, Kind, Limits, Op, Outcome, Records, Reject};
 
 use crate::intern::{Asked, Interner, Wanted};
+use crate::names::{UNKNOWN, shown_name};
 use crate::partition::{Partition, PartitionState, Timing};
 use crate::registry::Registry;
 
@@ -67,12 +69,14 @@ pub struct Counted {
     pub sightings: Vec<Sighting>,
     /// Sequence numbers of audit records.
     pub numbers: Vec<Numbered>,
+    /// Changes of the platform, the newest.
+    pub changes: Vec<Change>,
 }
 
 impl Counted {
     /// How much there is.
     pub fn len(&self) -> usize {
-        self.entries.len() + self.sightings.len() + self.numbers.len()
+        self.entries.len() + self.sightings.len() + self.numbers.len() + self.changes.len()
     }
 
     /// True when there is nothing.
@@ -85,6 +89,7 @@ impl Counted {
         self.entries.extend_from_slice(&other.entries);
         self.sightings.extend_from_slice(&other.sightings);
         self.numbers.extend_from_slice(&other.numbers);
+        self.changes.extend_from_slice(&other.changes);
     }
 
     /// Forgets it, and keeps the memory.
@@ -92,6 +97,7 @@ impl Counted {
         self.entries.clear();
         self.sightings.clear();
         self.numbers.clear();
+        self.changes.clear();
     }
 }
 
@@ -353,6 +359,9 @@ impl Fold<'_> {
         if let Some(pane) = pane.filter(|pane| event.kind() == Kind::Login && partition.tells_apart(*pane)) {
             self.sight(event, tick, key, pane);
         }
+        if event.kind() == Kind::Change && self.counts {
+            self.change(partition, event, code, tick, end - 1);
+        }
         let entry = Entry::new(tick, pane, self.counts, key, code.0, event.count());
         let latency_ns = match audit {
             Some(audit) => Some(self.delay_ns(event, &audit).unwrap_or(0)),
@@ -371,6 +380,43 @@ impl Fold<'_> {
             let Some(name) = name else { continue };
             let hash = self.interner.hash(name) as u32;
             self.counted.sightings.push(Sighting::new(tick, pane, key, what, hash));
+        }
+    }
+
+    /// Notes a change of the platform.
+    #[cold]
+    fn change(&mut self, partition: &Partition, event: &AuthEvent<'_>, code: Code, tick: u32, offset: i64) {
+        let Some(fields) = event.change() else { return };
+        let key = self.registry.hash_key();
+        let show = |raw: Option<&str>| raw.map_or(UNKNOWN.to_string(), |raw| shown_name(raw, key).into_owned());
+        let text = |raw: Option<&str>| raw.map(Change::text);
+        let changes = &mut self.counted.changes;
+        let partition_id = partition.id();
+        let before = changes.last().map(|change| change.place);
+        let same_record = before.filter(|place| (place.partition, place.offset) == (partition_id, offset));
+        let place = ChangePlace {
+            at_ns: event.time_ns().min(self.append_ns),
+            partition: partition_id,
+            offset,
+            nth: same_record.map_or(0, |place| place.nth + 1),
+        };
+        changes.push(Change {
+            place,
+            source: self.source,
+            tick,
+            time_ns: event.time_ns(),
+            code: code.0,
+            service: show(event.service()),
+            region: show(event.region().or(partition.policy.region.as_deref())),
+            id: Change::text(fields.id),
+            subject: text(fields.subject),
+            from: text(fields.from),
+            to: text(fields.to),
+            trace_id: event.trace_id(),
+            span_id: event.span_id(),
+        });
+        if changes.len() >= 4 * CHANGES_MAX {
+            keep_newest(changes);
         }
     }
 

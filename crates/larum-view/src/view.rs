@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::FixedState;
+use larum_aggregate::change::keep_newest;
 use larum_aggregate::run::{Weight, merge};
 use larum_aggregate::time::{LONGEST_WINDOW_S, PANE_S, SECOND_NS, Window, second_of};
 use larum_aggregate::{
-    Cell, Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, Run,
+    Cell, Change, Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, Run,
     SequenceId, SequenceRow, SightingGroup, SourceCut, SourceDef, SourceId, Tally,
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ struct PendingTick {
     groups: Vec<Group>,
     sightings: Vec<SightingGroup>,
     sequences: BTreeMap<SequenceId, SequenceRow>,
+    changes: Vec<Change>,
     marks: Vec<(PartitionId, Mark)>,
 }
 
@@ -46,6 +48,8 @@ pub struct SourceView {
     /// Sums of their latencies by key and code, ns.
     pub(crate) sums_ns: Ledger<u128>,
     pub(crate) panes: Panes,
+    /// The newest changes of the platform that it told of, sorted; bounded.
+    pub changes: Vec<Change>,
     pending: BTreeMap<u32, PendingTick>,
 }
 
@@ -112,6 +116,11 @@ impl View {
         for group in delta.sightings {
             if let Some(source) = self.sources.get_mut(&group.source) {
                 source.pending_at(group.tick).sightings.push(group);
+            }
+        }
+        for change in delta.changes {
+            if let Some(source) = self.sources.get_mut(&change.source) {
+                source.pending_at(change.tick).changes.push(change);
             }
         }
         for group in delta.sequences {
@@ -193,6 +202,10 @@ impl View {
         for key in source.keys.iter_mut().filter(|key| turn(key) <= target - first) {
             key.distinct.drop_before(oldest[0] / PANE_S);
         }
+        for pending in due.values() {
+            source.changes.extend_from_slice(&pending.changes);
+        }
+        keep_newest(&mut source.changes);
         for (part, mark) in due.into_values().flat_map(|pending| pending.marks) {
             if let Some(partition) = self.partitions.get_mut(&part) {
                 partition.visible_next = mark.end;
@@ -359,6 +372,7 @@ impl SourceView {
             totals: Ledger::default(),
             sums_ns: Ledger::default(),
             panes: Panes::default(),
+            changes: Vec::new(),
             pending: BTreeMap::new(),
         }
     }

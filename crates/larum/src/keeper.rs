@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use larum_aggregate::change::keep_newest;
 use larum_aggregate::time::second_of;
 use larum_aggregate::{
     Delta, KeyDef, NameDef, PartitionId, PartitionStart, SourceDef, SourceId, seal, seal_sequences, seal_sightings,
@@ -201,6 +202,8 @@ impl Keeper {
             delta.groups.extend(seal(source, &mut of_source.entries));
             delta.sightings.extend(seal_sightings(source, &mut of_source.sightings));
             delta.sequences.extend(seal_sequences(source, &mut of_source.numbers));
+            keep_newest(&mut of_source.changes);
+            delta.changes.append(&mut of_source.changes);
         }
         self.spare.push(counted);
         self.advance(round.now_ns, &statuses, &mut delta);

@@ -1,7 +1,8 @@
 //! What the rig compares with the naive recount.
 
+use larum_aggregate::change::CHANGES_MAX;
 use larum_aggregate::time::{DISTINCT_WINDOW, WINDOWS, Window};
-use larum_aggregate::{Distinct, Graces, NameId};
+use larum_aggregate::{Change, Distinct, Graces, NameId};
 use larum_event::{CodeParts, Kind};
 use larum_tests::recount::{Judged, Partition, Sets, Totals};
 use larum_view::{AuditQueue, View};
@@ -56,7 +57,21 @@ impl Rig {
             }
         });
         same("latencies", (count, sum_ns), want_latencies)?;
+        self.recount_changes(view, next)?;
         self.recount_windows(view, next)
+    }
+
+    /// The timeline holds every change that is visible, in order of time.
+    fn recount_changes(&self, view: &View, next: &[i64]) -> Result<(), String> {
+        let mut want: Vec<(i64, usize, i64)> = Vec::new();
+        for (at, (partition, next)) in self.log.iter().zip(next).enumerate() {
+            want.extend(partition.changes(*next).into_iter().map(|(at_ns, offset)| (at_ns, at, offset)));
+        }
+        want.sort_unstable();
+        want.drain(..want.len().saturating_sub(CHANGES_MAX));
+        let changes = view.source(SOURCE).map_or(&[][..], |source| &source.changes);
+        let place = |change: &Change| (change.place.at_ns, change.place.partition.0 as usize, change.place.offset);
+        same("changes", changes.iter().map(place).collect(), want)
     }
 
     /// What audit queues show at a tick, if every tick was read before it was applied.
