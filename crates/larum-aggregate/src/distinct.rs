@@ -156,6 +156,9 @@ pub fn seal_sightings(source: SourceId, sightings: &mut Vec<Sighting>) -> Vec<Si
 }
 
 impl Registers {
+    /// Bytes that they take.
+    pub const SIZE_BYTES: usize = REGISTERS;
+
     /// Of hashes, in any order.
     pub fn of(hashes: impl Iterator<Item = u32>) -> Registers {
         let mut registers = Registers(vec![0; REGISTERS].into());

@@ -4,7 +4,7 @@
 //! budget a name gets a slot only if it is configured or brings a success. The rest counts under `__other__`.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -98,6 +98,8 @@ pub struct Registry {
     /// By kind.
     name_usage: [Usage; NameKind::ALL.len()],
     key_usage: Usage,
+    /// Nobody gets a slot, because memory is full.
+    closed: AtomicBool,
 }
 
 impl Registry {
@@ -113,6 +115,7 @@ impl Registry {
             next_key: AtomicU32::new(next.1),
             name_usage: Default::default(),
             key_usage: Usage::default(),
+            closed: AtomicBool::new(false),
         };
         for name in names {
             registry.usage(name.kind).held.fetch_add(1, Ordering::Relaxed);
@@ -125,6 +128,23 @@ impl Registry {
             registry.keys.insert(place_of(key), Slot { id: key.id, retiring: false });
         }
         registry
+    }
+
+    /// Closes admission, or opens it again: while it is closed no name and no key gets a slot, and what is new counts under
+    /// `__other__`.
+    pub fn close(&self, closed: bool) {
+        self.closed.store(closed, Ordering::Relaxed);
+    }
+
+    /// Whether admission is closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Takes a slot, unless admission is closed.
+    fn take(&self, usage: &Usage, budget: usize, privileged: bool) -> bool {
+        // A closed door is a budget of nothing.
+        usage.take(if self.is_closed() { 0 } else { budget }, privileged)
     }
 
     /// The key under which hostile names are hashed.
@@ -157,7 +177,7 @@ impl Registry {
                     NameKind::Tenant => (self.budgets.tenants, self.budgets.configured_tenants.contains(&text)),
                     _ => (self.budgets.platform_names, false),
                 };
-                if !self.usage(kind).take(budget, success || configured) {
+                if !self.take(self.usage(kind), budget, success || configured) {
                     return None;
                 }
                 let id = NameId(self.next_name.fetch_add(1, Ordering::Relaxed));
@@ -191,7 +211,7 @@ impl Registry {
                     tenant.id == NameId::OTHER || self.budgets.configured_tenants.contains(&tenant.text)
                 };
                 let privileged = success || tenant.is_none_or(is_trusted);
-                if wanted.is_budgeted() && !self.key_usage.take(self.budgets.keys, privileged) {
+                if wanted.is_budgeted() && !self.take(&self.key_usage, self.budgets.keys, privileged) {
                     return None;
                 }
                 let id = KeyId(self.next_key.fetch_add(1, Ordering::Relaxed));
@@ -208,7 +228,7 @@ impl Registry {
 
     /// Whether a key has a slot to get, with an event that succeeded or another.
     pub fn has_room_for_key(&self, success: bool) -> bool {
-        self.key_usage.has_room(self.budgets.keys, success)
+        !self.is_closed() && self.key_usage.has_room(self.budgets.keys, success)
     }
 
     /// Counts events whose keys were refused without asking.

@@ -96,6 +96,12 @@ impl DistinctPanes {
         (all.estimate().round() as u64).max(FEW_MAX as u64 + 1)
     }
 
+    /// Bytes that it takes besides itself.
+    pub fn size_bytes(&self) -> usize {
+        let many = self.many.capacity() * size_of::<(Place, Registers)>() + self.many.len() * Registers::SIZE_BYTES;
+        self.few.capacity() * size_of::<u64>() + many
+    }
+
     /// True when nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.few.is_empty() && self.many.is_empty()

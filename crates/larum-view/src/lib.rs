@@ -5,13 +5,15 @@
 //! as samples of the [`signals`], to whichever [`Sink`] writes them out.
 //!
 //! Reading order: [`view`] (Deltas and ticks), `ledger` (totals) and `panes` (windows) of a source, `key` and `distinct`
-//! (who was seen), `audit` (sequences of audit queues), `scan` (one pass over all of it), [`signals`] (the list),
+//! (who was seen), `audit` (sequences of audit queues), `scan` (one pass over all of it), [`exposure`] (how much of each key is shown), [`signals`] (the list),
 //! [`reading`] and `per_key` (state to samples).
 
 mod audit;
 mod distinct;
+pub mod exposure;
 mod key;
 mod ledger;
+pub mod memory;
 mod panes;
 mod per_key;
 pub mod reading;
@@ -21,6 +23,7 @@ mod slots;
 pub mod view;
 
 pub use audit::{AuditCounts, AuditQueue, AuditState};
+pub use exposure::Exposure;
 pub use key::KeyView;
 pub use reading::{Family, HistogramRead, Label, Reading, Sink, Value};
 pub use scan::{Counted, HistogramTotals, WindowSums};

@@ -7,6 +7,7 @@ use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, Window};
 use larum_aggregate::{Distinct, NameId, SourceId};
 use larum_event::{Code, CodeParts, Histogram, Hop, Kind, Measured, Op, Outcome};
 
+use crate::exposure::{Detail, Lines};
 use crate::reading::{Family, HistogramRead, Label, Reading, Sink, Value};
 use crate::scan::{Counted, HistogramTotals, WindowSums};
 use crate::signals;
@@ -64,6 +65,7 @@ pub fn visit(reading: &Reading<'_>, sink: &mut impl Sink) {
     let families = Families::of(sink);
     let shown: BTreeMap<SourceId, Vec<Shown>> =
         reading.view.sources().map(|source| (source.def.id, windows(reading, source))).collect();
+    let (mut lines_used, mut keys_shown) = (0, [0_u64; Detail::ALL.len()]);
     // The past is shown as totals only, so its windows need not be added up.
     let asked = if shown.values().any(|windows| !windows.is_empty()) { reading.windows } else { &[] };
     reading.view.scan(asked, |counted| {
@@ -72,12 +74,20 @@ pub fn visit(reading: &Reading<'_>, sink: &mut impl Sink) {
         let (source, region) = (("source", counted.source.def.name.as_str()), ("region", name(def.region)));
         let (tenant, component) = (("tenant", name(def.tenant)), name(def.component));
         let is_of_platform = def.component != NameId::NONE;
-        let mut writer = Writer { counted, families: &families, sink };
+        let lines = Lines::of(counted, reading.windows);
+        let detail = reading.exposure.detail(def.id, lines, lines_used);
+        lines_used += lines.at(detail);
+        keys_shown[detail as usize] += 1;
+        if detail == Detail::Hidden {
+            return;
+        }
+        let mut writer = Writer { counted, families: &families, detail, sink };
         match is_of_platform {
             false => {
                 writer.sink.scope(&[source, tenant, region]);
                 writer.logins_and_tokens();
-                let windows = shown.get(&def.source).map_or(&[][..], Vec::as_slice);
+                let windows = shown.get(&def.source).filter(|_| detail >= Detail::Windows);
+                let windows = windows.map_or(&[][..], Vec::as_slice);
                 windows.iter().enumerate().for_each(|(at, window)| writer.window(at, window));
             }
             true if def.tenant != NameId::NONE => {
@@ -91,6 +101,15 @@ pub fn visit(reading: &Reading<'_>, sink: &mut impl Sink) {
             }
         }
     });
+    sink.scope(&[]);
+    let family = sink.family(&signals::SERIES_LINES);
+    sink.sample(family, &[], Value::Int(lines_used as i64));
+    let family = sink.family(&signals::SERIES_LINES_MAX);
+    sink.sample(family, &[], Value::Int(reading.exposure.lines_max() as i64));
+    let family = sink.family(&signals::KEYS_SHOWN);
+    for (detail, keys) in Detail::ALL.iter().zip(keys_shown) {
+        sink.sample(family, &[("detail", detail.as_str())], Value::Int(keys as i64));
+    }
 }
 
 /// The windows that are shown of a source: those of the present or none.
@@ -110,6 +129,7 @@ fn windows(reading: &Reading<'_>, source: &SourceView) -> Vec<Shown> {
 struct Writer<'w, 'v, S> {
     counted: &'w Counted<'v>,
     families: &'w Families,
+    detail: Detail,
     sink: &'w mut S,
 }
 
@@ -119,6 +139,9 @@ impl<S: Sink> Writer<'_, '_, S> {
     }
 
     fn latency(&mut self, family: Family, labels: &[Label<'_>], totals: &HistogramTotals) {
+        if self.detail < Detail::Full {
+            return;
+        }
         let read = HistogramRead { buckets: &totals.buckets, sum_ns: totals.sum_ns };
         self.sink.histogram(family, labels, read);
     }

@@ -7,6 +7,7 @@ use larum_aggregate::time::{SECOND_NS, Window};
 use larum_event::Reject;
 
 use crate::audit::{self, AuditQueue};
+use crate::exposure::Exposure;
 use crate::per_key;
 use crate::signals::{self, Signal};
 use crate::view::{SourceView, View};
@@ -56,6 +57,8 @@ pub struct Reading<'v> {
     pub now_ns: i64,
     /// Windows that are exposed as gauges.
     pub windows: &'v [Window],
+    /// How much of each key is shown.
+    pub exposure: &'v Exposure,
 }
 
 impl Reading<'_> {

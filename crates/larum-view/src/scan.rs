@@ -75,6 +75,14 @@ impl Counted<'_> {
         buckets.chunk_by(|a, b| a.0.0 == b.0.0).map(totals).collect()
     }
 
+    /// The histograms that its totals are in.
+    pub fn histogram_ids(&self) -> Vec<Histogram> {
+        let mut ids: Vec<Histogram> = self.totals.iter().filter_map(|(slot, _)| Some(measured(*slot)?.0)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
     /// Sums of the window that was asked for at this place.
     pub fn window(&self, at: usize) -> WindowSums {
         let mut sums = WindowSums::default();

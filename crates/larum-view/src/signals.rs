@@ -151,6 +151,18 @@ signals! {
         "Slots there are: tenant, region, service, queue and producer names, and keys.";
     NAMES_REFUSED: Counter "events" Operational, "larum_pipeline_names_refused_total" ["kind"]
         "Times that a slot was refused, and the event counted under __other__.";
+    SERIES_LINES: Gauge "lines" Operational, "larum_pipeline_series_lines" []
+        "Sample lines of keys in this scrape, or a little more.";
+    SERIES_LINES_MAX: Gauge "lines" Operational, "larum_pipeline_series_lines_max" []
+        "Most of them: limits.series.";
+    KEYS_SHOWN: Gauge "keys" Operational, "larum_pipeline_keys_shown" ["detail"]
+        "Keys by how much of them is shown: full, windows (no histograms), counters, hidden (nothing; counted all the same).";
+    COUNTS_BYTES: Gauge "bytes" Operational, "larum_pipeline_counts_bytes" []
+        "Memory that names, keys and what they counted take.";
+    COUNTS_BYTES_MAX: Gauge "bytes" Operational, "larum_pipeline_counts_bytes_max" []
+        "Memory that they may take: what the rest of the process leaves of limits.memory.";
+    ADMISSION_CLOSED: Gauge "bool" Operational, "larum_pipeline_admission_closed" []
+        "1 while that memory is full and no new name gets a slot; what is new counts under __other__.";
     COMMITS: Counter "commits" Operational, "larum_pipeline_commits_total" ["result"]
         "Commits to the store, by result.";
     COMMIT_SECONDS: Histogram "seconds" Operational, "larum_pipeline_commit_seconds" []

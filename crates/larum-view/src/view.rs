@@ -258,6 +258,13 @@ impl View {
         (idle, names)
     }
 
+    /// Bytes of memory that what was counted takes, but for the few that do not grow with names, keys and events.
+    pub fn size_bytes(&self) -> usize {
+        let names = self.names.capacity() * (size_of::<(NameId, NameDef)>() + 1);
+        let texts: usize = self.names.values().map(|name| name.text.capacity()).sum();
+        names + texts + self.sources.values().map(SourceView::size_bytes).sum::<usize>()
+    }
+
     /// A copy with sources and partitions only, without what was counted: small, for planning.
     pub fn outline(&self) -> View {
         let mut sources = BTreeMap::new();
@@ -431,6 +438,14 @@ impl SourceView {
         let known = self.queues.iter().flat_map(|(queue, state)| state.producers().chain([*queue]));
         let awaited = self.pending.values().flat_map(|p| p.sequences.keys());
         known.chain(awaited.flat_map(|id| [id.queue, id.producer]))
+    }
+
+    fn size_bytes(&self) -> usize {
+        let keys = self.keys.capacity() * size_of::<KeyView>();
+        let distinct: usize = self.keys.iter().map(|key| key.distinct.size_bytes()).sum();
+        let pending = self.pending.values().flat_map(|pending| &pending.groups);
+        let pending: usize = pending.map(|g| g.counts.size_bytes() + g.sums.size_bytes() + size_of::<Group>()).sum();
+        keys + distinct + pending + self.totals.size_bytes() + self.sums_ns.size_bytes() + self.panes.size_bytes()
     }
 
     /// Its clock, Unix ns.

@@ -3,6 +3,7 @@
 use larum_kafka::security::Verify;
 
 use crate::config::{Config, Overrides, Problem};
+use crate::memory::{Needs, mib};
 
 /// Exit code of a bad configuration (`EX_USAGE`).
 pub const EXIT_BAD_CONFIG: u8 = 64;
@@ -34,10 +35,13 @@ pub fn describe(config: &Config) -> String {
         text += &format!("watches group {} in {}\n", watched.group, watched.topics.join(", "));
     }
     text += &format!(
-        "holds at most {} tenants and {} keys, so a scrape at most {} sample lines\n",
+        "holds at most {} tenants and {} keys, shows them in at most {} sample lines, and is planned with {} of memory \
+         out of {}\n",
         config.budgets.tenants,
         config.budgets.keys,
-        config.scrape_lines()
+        config.series_max,
+        mib(Needs::of(config).total_bytes()),
+        mib(config.memory_bytes_max)
     );
     text += match &config.kafka.security.tls {
         None => "warning: PLAINTEXT lets anybody between here and the brokers read and alter the events\n",

@@ -19,6 +19,7 @@ use crate::dead_letters::Carrier;
 use crate::durable::resume;
 use crate::groups::GroupWatch;
 use crate::keeper::{Committed, Keeper, Round};
+use crate::memory::{Needs, mib};
 use crate::reader::{Control, NewPart, Reader, ReaderCut, ReaderSettings};
 use crate::shared::{PartShared, SourceShared};
 use crate::start::{Plan, PlanError, plan, source_ids};
@@ -32,7 +33,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// A reader that does not answer for so long is dead.
 const READER_ANSWERS: Duration = Duration::from_secs(30);
 /// Counted events in an open Delta beyond which a reader waits for its cut: 32 MiB.
-const OPEN_ENTRIES_MAX: usize = 1 << 20;
+pub const OPEN_ENTRIES_MAX: usize = 1 << 20;
 /// Time between looks for slots to free, ns.
 const RETIRE_EVERY_NS: i64 = 60 * SECOND_NS;
 /// What a dead letter needs besides its bytes.
@@ -455,8 +456,36 @@ impl Engine {
         let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner).clone();
         let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
         show_lag(&durable, &parts, &self.handles.own);
+        self.look_at_memory(durable.view.size_bytes() as u64);
         let size = Store::size_bytes(&self.config.state);
         self.handles.own.store_bytes.set(i64::try_from(size).unwrap_or(i64::MAX));
+    }
+}
+
+impl Engine {
+    /// Closes admission while what was counted fills its part of the memory ceiling.
+    fn look_at_memory(&self, counts_bytes: u64) {
+        let max_bytes = Needs::of(&self.config).left_for_counts(self.config.memory_bytes_max);
+        let own = &self.handles.own;
+        own.counts_bytes.set(counts_bytes as f64);
+        own.counts_bytes_max.set(max_bytes as f64);
+        let registry = self.handles.registry.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(registry) = registry else { return };
+        // It opens again well below, so that it does not swing.
+        let reopen_bytes = max_bytes / 10 * 9;
+        let closed = counts_bytes > if registry.is_closed() { reopen_bytes } else { max_bytes };
+        if closed != registry.is_closed() {
+            let (counts, max) = (mib(counts_bytes), mib(max_bytes));
+            match closed {
+                true => tracing::error!(
+                    "memory is full: counts take {counts} of {max}; new names count under __other__ until windows let \
+                     go of old ones; raise limits.memory"
+                ),
+                false => tracing::info!("counts take {counts} of {max}; new names are admitted again"),
+            }
+            registry.close(closed);
+        }
+        own.admission_closed.set(i64::from(closed));
     }
 }
 

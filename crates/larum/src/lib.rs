@@ -15,6 +15,7 @@ pub mod engine;
 pub mod groups;
 pub mod keeper;
 pub mod load;
+pub mod memory;
 pub mod own;
 pub mod pages;
 pub mod progress;

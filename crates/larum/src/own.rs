@@ -35,6 +35,12 @@ pub struct OwnMetrics {
     pub group_state: IntGaugeVec,
     /// Time of scrapes.
     pub scrape_seconds: Histogram,
+    /// Memory that counts take.
+    pub counts_bytes: Gauge,
+    /// Memory that they may take.
+    pub counts_bytes_max: Gauge,
+    /// Memory is full: nobody new gets a slot.
+    pub admission_closed: IntGauge,
     outbox_bytes: Gauge,
     names_held: IntGaugeVec,
     names_budget: IntGaugeVec,
@@ -62,6 +68,9 @@ impl OwnMetrics {
             group_lag: own::gauges(r, &signals::CONSUMER_LAG)?,
             group_state: own::int_gauges(r, &signals::CONSUMER_STATE)?,
             scrape_seconds: own::histogram(r, &signals::SCRAPE_SECONDS)?,
+            counts_bytes: own::gauge(r, &signals::COUNTS_BYTES)?,
+            counts_bytes_max: own::gauge(r, &signals::COUNTS_BYTES_MAX)?,
+            admission_closed: own::int_gauge(r, &signals::ADMISSION_CLOSED)?,
             outbox_bytes: own::gauge(r, &signals::OUTBOX_BYTES)?,
             names_held: own::int_gauges(r, &signals::NAMES_HELD)?,
             names_budget: own::int_gauges(r, &signals::NAMES_BUDGET)?,

@@ -1,12 +1,12 @@
 //! What the HTTP endpoint shows: one cut of the durable state, and own metrics.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use larum_aggregate::time::{SECOND_NS, Window};
 use larum_export::http::Pages;
 use larum_export::{TextWriter, own};
-use larum_view::Reading;
+use larum_view::{Exposure, Reading, View};
 
 use crate::clock::now_ns;
 use crate::state::Handles;
@@ -14,12 +14,35 @@ use crate::state::Handles;
 /// Without a round of the committer for so long, the process is not well, ns.
 const HEARTBEAT_NS: i64 = 60 * SECOND_NS;
 
+/// Time between plans of what is shown of each key, ns.
+const PLAN_EVERY_NS: i64 = 30 * SECOND_NS;
+
 /// The pages of a running engine.
 pub struct LarumPages {
     /// What the engine shares.
     pub handles: Handles,
     /// Windows that are exposed as gauges.
     pub windows: Vec<Window>,
+    /// Most sample lines of keys.
+    pub series_max: u64,
+    /// The plan of what is shown of each key, and when it was made, Unix ns.
+    pub exposure: Mutex<Option<(i64, Arc<Exposure>)>>,
+}
+
+impl LarumPages {
+    /// The plan, made anew when it is old.
+    fn exposure(&self, view: &View, now_ns: i64) -> Arc<Exposure> {
+        let mut planned = self.exposure.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = planned.as_ref().map(|(_, exposure)| exposure.clone()).unwrap_or_default();
+        match &*planned {
+            Some((at_ns, exposure)) if now_ns - at_ns < PLAN_EVERY_NS => exposure.clone(),
+            _ => {
+                let exposure = Arc::new(Exposure::plan(view, &self.windows, self.series_max, &before));
+                *planned = Some((now_ns, exposure.clone()));
+                exposure
+            }
+        }
+    }
 }
 
 impl Pages for LarumPages {
@@ -28,7 +51,9 @@ impl Pages for LarumPages {
         let mut writer = TextWriter::default();
         {
             let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
-            Reading { view: &durable.view, now_ns: began_ns, windows: &self.windows }.visit(&mut writer);
+            let exposure = self.exposure(&durable.view, began_ns);
+            let (view, windows) = (&durable.view, &self.windows[..]);
+            Reading { view, now_ns: began_ns, windows, exposure: &exposure }.visit(&mut writer);
         }
         let mut text = writer.finish();
         let registry = self.handles.registry.read().unwrap_or_else(PoisonError::into_inner).clone();

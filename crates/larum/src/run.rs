@@ -1,7 +1,7 @@
 //! `larum run`: the endpoint, the engine, and an orderly end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -32,7 +32,12 @@ pub async fn start(config: Arc<Config>, opened: Opened) -> anyhow::Result<Runnin
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("{} cannot be listened on; choose another --listen", config.listen))?;
-    let pages = LarumPages { handles: handles.clone(), windows: config.windows.clone() };
+    let pages = LarumPages {
+        handles: handles.clone(),
+        windows: config.windows.clone(),
+        series_max: config.series_max,
+        exposure: Mutex::default(),
+    };
     tokio::spawn(http::serve(listener, Arc::new(pages)));
     let stop = Arc::new(AtomicBool::new(false));
     let (ending, ended) = tokio::sync::oneshot::channel();

@@ -130,6 +130,27 @@ fn minted_names_count_exactly_under_other() {
     assert_eq!(rig.registry.usage(NameKind::Tenant).held(), 6);
 }
 
+/// While memory is full, what is new counts under `__other__`, and what is known goes on.
+#[test]
+fn a_closed_door_turns_no_event_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(dir.path(), 10);
+    rig.login(T, "customer", "success");
+    rig.registry.close(true);
+    for n in 0..5 {
+        rig.login(T, &format!("new-{n}"), "success");
+        rig.login(T, "customer", "success");
+    }
+    rig.commit(T);
+    rig.registry.close(false);
+    rig.login(T + 5, "new-1", "success");
+    rig.login(T + 6, "customer", "success");
+    rig.commit(T + 6);
+    let totals = ["customer", "__other__", "new-1"].map(|tenant| rig.total(tenant));
+    assert_eq!(totals, [Some(6), Some(5), Some(1)]);
+    assert_eq!(rig.registry.usage(NameKind::Tenant).held(), 2);
+}
+
 /// Keys with a service: over the budget an event counts without its tenant, then without its service, never nowhere.
 #[test]
 fn keys_over_the_budget_lose_their_tenant_then_their_service() {

@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use larum_aggregate::Graces;
 use larum_aggregate::time::{LONGEST_WINDOW_S, WINDOWS, Window};
-use larum_event::{Code, Histogram, Hop, Kind, Limits, Measured, Op, Outcome, Records, parse_rfc3339_ns};
+use larum_event::{Limits, Records, parse_rfc3339_ns};
 use larum_fold::{Budgets, SourcePolicy};
 use larum_kafka::ClientSettings;
 
+use crate::memory::{Needs, mib};
 pub use node::Problem;
 use node::parse;
 use reader::Reader;
@@ -110,8 +111,10 @@ pub struct Config {
     pub budgets: Budgets,
     /// Bounds of decoding.
     pub limits: Limits,
-    /// Most sample lines that a scrape may hold.
-    pub scrape_lines_max: u64,
+    /// Most sample lines of keys that a scrape holds.
+    pub series_max: u64,
+    /// Memory that the process may take, bytes.
+    pub memory_bytes_max: u64,
 }
 
 /// What the command line says; it overrides the file.
@@ -131,21 +134,8 @@ pub struct Overrides {
     pub dead_letter_topic: Option<String>,
 }
 
-/// Sample lines that one key can hold at most: attempts and requests of every code, latency histograms of every
-/// outcome and op, and per exposed window six login gauges and three quantiles of every op; or permissions, changes
-/// and audit records. What audit queues show by themselves is less than that of the keys that they need.
-fn lines_per_key_max(windows: u64) -> u64 {
-    const HISTOGRAM_LINES: u64 = 21;
-    let codes = (0..Code::COUNT).filter(|code| matches!(Code(*code).parts().kind, Kind::Login | Kind::Token)).count();
-    let is_of_tenant = |id: &u16| matches!(Histogram(*id).measured(), Measured::Login(_) | Measured::Token(_));
-    let histograms = (0..Histogram::COUNT).filter(is_of_tenant).count();
-    let ops = Op::listed(Kind::Token).len() as u64;
-    let of_tenant = codes as u64 + histograms as u64 * HISTOGRAM_LINES + windows * (6 + 3 * ops);
-    // A key with a service shows decisions by op and outcome, and escalations by hop.
-    let (decisions, hops) = (Op::listed(Kind::Permission).len() * Outcome::ALL.len(), 1 + Hop::ALL.len());
-    let with_service = decisions + hops * Outcome::ALL.len() + Op::listed(Kind::Change).len();
-    of_tenant.max(with_service as u64 + (decisions + hops) as u64 * HISTOGRAM_LINES)
-}
+/// Sample lines that a key must be able to show at least: what was counted of it, by two outcomes.
+const LINES_PER_KEY_MIN: u64 = 2;
 
 impl Config {
     /// Resolves a file's text (empty: none) and the command line.
@@ -159,13 +149,6 @@ impl Config {
         let mut problems = reader.finish();
         config.check(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(problems) }
-    }
-
-    /// Sample lines that a scrape can hold at most, by the budgets.
-    pub fn scrape_lines(&self) -> u64 {
-        // Per region: logins and tokens, permissions, changes, audit records that are told apart by nothing else.
-        let others = 4 * (self.budgets.platform_names as u64 + 2) * self.sources.len() as u64;
-        (self.budgets.keys as u64 + others).saturating_mul(lines_per_key_max(self.windows.len() as u64))
     }
 
     /// What only the whole can show.
@@ -195,12 +178,21 @@ impl Config {
                 }
             }
         }
-        let lines = self.scrape_lines();
-        if lines > self.scrape_lines_max {
+        let needs = Needs::of(self);
+        if needs.total_bytes() > self.memory_bytes_max {
             find(format!(
-                "the budgets allow {lines} sample lines in a scrape, above limits.scrape_lines ({}): lower limits.keys \
-                 or raise limits.scrape_lines",
-                self.scrape_lines_max
+                "the budgets need {} of memory ({}), above limits.memory ({}): lower limits.keys or raise limits.memory",
+                mib(needs.total_bytes()),
+                needs.explained(),
+                mib(self.memory_bytes_max)
+            ));
+        }
+        let lines = self.budgets.keys as u64 * LINES_PER_KEY_MIN;
+        if lines > self.series_max {
+            find(format!(
+                "{} keys need {lines} sample lines at least, above limits.series ({}): lower limits.keys or raise \
+                 limits.series",
+                self.budgets.keys, self.series_max
             ));
         }
     }
@@ -249,7 +241,8 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
         configured_tenants: limits.texts("known_tenants").into_iter().collect(),
     };
     let record_bytes_max = limits.bytes("record_size", 64 << 10, 1 << 10..=64 << 20) as usize;
-    let scrape_lines_max = limits.number("scrape_lines", 40_000_000, 1_000..=10_000_000_000);
+    let memory_bytes_max = limits.bytes("memory", 2 << 30, 256 << 20..=1 << 44);
+    let series_max = limits.number("series", 100_000, 1_000..=1_000_000_000);
     reader.close(limits);
     Config {
         kafka: kafka::read(reader, overrides),
@@ -269,7 +262,8 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
         windows: read_windows(reader),
         budgets,
         limits: Limits { record_bytes_max },
-        scrape_lines_max,
+        series_max,
+        memory_bytes_max,
     }
 }
 
@@ -466,7 +460,9 @@ mod tests {
         let twice = "kafka: {brokers: b}\nsources:\n- {name: a, topics: [t]}\n- {name: a, topics: [t, d]}\n\
                      dead_letters: {topic: d}\nlimits: {keys: 4000000}\n";
         let found = problems(twice).join("\n");
-        for part in ["source a is there twice", "topic t is in source a", "that would loop", "sample lines"] {
+        for part in
+            ["source a is there twice", "topic t is in source a", "that would loop", "of memory", "sample lines"]
+        {
             assert!(found.contains(part), "{part}\n{found}");
         }
         assert!(problems("kafka: {brokers: b}\nkafka: {}")[0].contains("line 2: kafka is there twice"));

@@ -1,0 +1,63 @@
+//! Whether the budgets fit into the memory ceiling, and how much of it is left for what is counted.
+
+use larum_aggregate::Entry;
+use larum_view::memory::{KEY_BYTES_PLANNED, KEY_LOOKUP_BYTES, NAME_BYTES};
+
+use crate::config::Config;
+use crate::engine::OPEN_ENTRIES_MAX;
+
+/// Program, threads, HTTP, the store's cache, Kafka clients without their queues, bytes.
+const BASE_BYTES: u64 = 192 << 20;
+/// A worker's open Delta, the one being committed, and what sealing makes of it.
+const DELTAS: u64 = 3;
+/// A sample line in a scrape: its text in a buffer that may be half empty, and in the answer, bytes.
+const LINE_BYTES: u64 = 600;
+
+/// What the configuration needs, part by part, bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needs {
+    parts: [(&'static str, u64); 7],
+}
+
+impl Needs {
+    /// Of a resolved configuration.
+    pub fn of(config: &Config) -> Needs {
+        let names = config.budgets.tenants as u64 + 4 * config.budgets.platform_names as u64;
+        let (keys, workers) = (config.budgets.keys as u64, config.workers as u64);
+        let open_bytes = (OPEN_ENTRIES_MAX * size_of::<Entry>()) as u64;
+        Needs {
+            parts: [
+                ("the program", BASE_BYTES),
+                ("kafka.queue_memory", config.kafka.queue_bytes),
+                ("open Deltas of the workers", DELTAS * workers * open_bytes),
+                ("dead_letters.outbox", config.dead_letters.outbox_bytes_max),
+                ("a scrape of limits.series", config.series_max * LINE_BYTES),
+                ("names", names * NAME_BYTES),
+                ("keys", keys * (KEY_BYTES_PLANNED + KEY_LOOKUP_BYTES * workers)),
+            ],
+        }
+    }
+
+    /// All together.
+    pub fn total_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.1).sum()
+    }
+
+    /// What is left of `ceiling_bytes` for the counts of keys and names, once everything else has its part.
+    pub fn left_for_counts(&self, ceiling_bytes: u64) -> u64 {
+        let others: u64 =
+            self.parts.iter().filter(|part| !["names", "keys"].contains(&part.0)).map(|part| part.1).sum();
+        ceiling_bytes.saturating_sub(others)
+    }
+
+    /// The parts, for a message.
+    pub fn explained(&self) -> String {
+        let parts: Vec<String> = self.parts.iter().map(|(what, bytes)| format!("{what} {}", mib(*bytes))).collect();
+        parts.join(", ")
+    }
+}
+
+/// Bytes in whole MiB, rounded up.
+pub fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
