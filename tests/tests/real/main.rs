@@ -17,3 +17,4 @@ mod program;
 mod prometheus;
 mod scrape;
 mod secured;
+mod soak;

@@ -61,6 +61,11 @@ impl Larum {
         self.child.as_mut().unwrap().kill_9().unwrap();
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().pid()
+    }
+
     /// SIGTERM; gives the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.child.as_mut().unwrap().terminate(Duration::from_secs(6))

@@ -24,6 +24,8 @@ pub use node::Problem;
 use node::parse;
 use reader::Reader;
 
+/// Most reading threads unless told otherwise.
+const WORKERS_DEFAULT_MAX: usize = 8;
 /// Most consumer groups that are watched.
 const WATCHED_GROUPS_MAX: usize = 64;
 
@@ -253,7 +255,7 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
         warm_up: reader.duration("warm_up", "1h", Duration::ZERO..=Duration::from_secs(7 * 86_400)),
         state,
         listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
-        workers: reader.number("workers", (cores / 2).max(1) as u64, 1..=256) as usize,
+        workers: reader.number("workers", cores.min(WORKERS_DEFAULT_MAX) as u64, 1..=256) as usize,
         commit_interval: reader.duration(
             "commit_interval",
             "250ms",

@@ -1,0 +1,88 @@
+//! Soak: a steady load for long; memory stays flat but for what windows fill with, and no queue grows.
+
+use std::time::Duration;
+
+use larum_tests::kafka::Kafka;
+
+use crate::program::{Larum, Load};
+use crate::scrape::Scrape;
+
+/// Seconds and events a second: a minute in the ordinary run; half an hour at `LARUM_SOAK_RATE` in the long mode.
+fn extent() -> (u64, u64) {
+    match std::env::var_os("LARUM_LONG") {
+        None => (60, 20_000),
+        Some(_) => {
+            let rate = std::env::var("LARUM_SOAK_RATE").ok().and_then(|rate| rate.parse().ok());
+            (30 * 60, rate.unwrap_or(100_000))
+        }
+    }
+}
+
+/// Resident memory of a process, bytes.
+fn resident_bytes(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1024.0
+}
+
+fn sum(scrape: &Scrape, name: &str) -> f64 {
+    scrape.of(name).map(|(_, value)| value).sum()
+}
+
+/// Least upper bound of the buckets that hold a share of a histogram, seconds.
+fn quantile_s(scrape: &Scrape, name: &str, share: f64) -> f64 {
+    let bound = |labels: &[(String, String)]| labels.iter().find(|l| l.0 == "le").map(|l| l.1.parse().unwrap());
+    let mut buckets: Vec<(f64, f64)> =
+        scrape.of(&format!("{name}_bucket")).filter_map(|(labels, n)| Some((bound(labels)?, n))).collect();
+    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let all = buckets.last().unwrap().1;
+    buckets.iter().find(|bucket| bucket.1 >= share * all).unwrap().0
+}
+
+#[test]
+fn memory_and_queues_stay_flat() {
+    let (seconds, rate) = extent();
+    let kafka = Kafka::start_with_heap(512).unwrap();
+    let bounds = [("retention.bytes", "134217728"), ("segment.bytes", "33554432")];
+    kafka.create_topic("auth", 4, &bounds).unwrap();
+    kafka.create_topic("letters", 1, &bounds).unwrap();
+    let mut larum = Larum::start(&kafka.brokers(), &["auth"], &["--dead-letter-topic", "letters"]);
+    larum.wait_for("the first scrape", 20, |scrape| scrape.tick().is_some());
+    let (rate_text, for_text) = (rate.to_string(), format!("{seconds}s"));
+    let args = ["--rate", &rate_text, "--for", &for_text, "--tenants", "1000", "--regions", "4"];
+    let mut load = Load::start(&kafka.brokers(), "auth", &args);
+    let (mut warm, mut worst_lag) = (None, 0.0_f64);
+    for second in 1..seconds {
+        std::thread::sleep(Duration::from_secs(1));
+        if second % 5 != 0 || second < seconds / 3 {
+            continue;
+        }
+        let scrape = larum.scrape().expect("it answers");
+        let (resident, counts) = (resident_bytes(larum.pid()), sum(&scrape, "larum_pipeline_counts_bytes"));
+        let (lag, outbox) = (sum(&scrape, "larum_pipeline_lag_records"), sum(&scrape, "larum_pipeline_outbox_bytes"));
+        worst_lag = worst_lag.max(lag);
+        // What is on its way within a few seconds is no queue that grows.
+        assert!(lag < 5.0 * rate as f64, "{lag} records behind after {second} s");
+        assert!(outbox < 4e6, "{outbox} bytes of refused records wait after {second} s");
+        let (warm_resident, warm_counts) = *warm.get_or_insert((resident, counts));
+        let grown = (resident - warm_resident) - (counts - warm_counts).max(0.0);
+        assert!(
+            grown < 0.15 * warm_resident + 48e6,
+            "resident memory grew from {warm_resident} to {resident} bytes by {second} s, counts by {}",
+            counts - warm_counts
+        );
+    }
+    load.finish(Duration::from_secs(120));
+    let scrape = larum.wait_visible(&kafka.end_offsets("auth").unwrap(), 60);
+    let (resident, counts) = (resident_bytes(larum.pid()), sum(&scrape, "larum_pipeline_counts_bytes"));
+    println!(
+        "{seconds} s at {rate}/s: resident {:.0} MB, {:.0} MB a third in; counts {:.0} MB; most records behind {worst_lag}; \
+         commits 99 % within {} s; seen 99 % within {} s",
+        resident / 1e6,
+        warm.map_or(0.0, |warm| warm.0) / 1e6,
+        counts / 1e6,
+        quantile_s(&scrape, "larum_pipeline_commit_seconds", 0.99),
+        quantile_s(&scrape, "larum_pipeline_visible_seconds", 0.99),
+    );
+    assert_eq!(larum.terminate(), Some(0));
+}
