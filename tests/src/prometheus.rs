@@ -36,6 +36,11 @@ impl Prometheus {
     /// Starts Prometheus, which scrapes `http://TARGET/metrics` (`target` is `host:port`) as job `larum` every
     /// `interval_ms`; installs it first when that is needed.
     pub fn start(target: &str, interval_ms: u64) -> anyhow::Result<Prometheus> {
+        Prometheus::start_with(target, interval_ms, "exemplar-storage")
+    }
+
+    /// The same with features of Prometheus switched on, comma-separated.
+    pub fn start_with(target: &str, interval_ms: u64, features: &str) -> anyhow::Result<Prometheus> {
         let program = process::services("prometheus")?.join("bin/prometheus");
         let dir = tempfile::tempdir().context("no temporary folder for Prometheus")?;
         let config = dir.path().join("prometheus.yml");
@@ -47,7 +52,7 @@ impl Prometheus {
             format!("--web.listen-address={address}"),
             "--log.level=warn".to_owned(),
             "--scrape.discovery-reload-interval=100ms".to_owned(),
-            "--enable-feature=exemplar-storage".to_owned(),
+            format!("--enable-feature={features}"),
         ];
         let mut child = Child::spawn(program, args, &[])?;
         let (agent, url) = (agent(), format!("http://{address}"));
@@ -160,7 +165,16 @@ fn sample(pair: &Value) -> anyhow::Result<(f64, f64)> {
     time.zip(value).with_context(|| format!("no plain sample: {pair}"))
 }
 
-// === promtool ===
+// === judges ===
+
+/// Reads `http://TARGET/metrics` in both text formats, packed and not, with the strict parsers of Prometheus' Python client;
+/// returns what it found.
+pub fn check_text_formats(target: &str) -> anyhow::Result<String> {
+    let packages = process::services("python")?.join("python");
+    let script = process::services_source().join("expositions.py");
+    let path = format!("PYTHONPATH={}", packages.display());
+    run("env", [path.as_str(), "python3", &script.display().to_string(), &format!("http://{target}/metrics")], "")
+}
 
 /// Gives a page in the text format to `promtool check metrics` and returns what it said; any complaint is an error.
 pub fn promtool_check_metrics(text: &str) -> anyhow::Result<String> {

@@ -173,13 +173,16 @@ pub struct PartitionStart {
     pub origin: i64,
     /// From when on it is complete.
     pub cover: Cover,
+    /// When that was fixed, wall clock, Unix ns: its counters start then.
+    pub began_ns: i64,
 }
 
 impl PartitionStart {
     /// A partition of a log that is read and counted from its very beginning.
     pub fn from_birth(id: PartitionId, source: SourceId, topic: &str, partition: i32) -> Self {
         let cover = Cover::Birth;
-        PartitionStart { id, source, topic: topic.to_string(), topic_id: None, partition, start: 0, origin: 0, cover }
+        let topic = topic.to_string();
+        PartitionStart { id, source, topic, topic_id: None, partition, start: 0, origin: 0, cover, began_ns: 0 }
     }
 }
 

@@ -1,18 +1,23 @@
 //! The HTTP endpoint: an accept loop of our own with a cap on connections and time limits. Nothing on it changes state.
 
 use std::convert::Infallible;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+
+use crate::format::{Format, takes_gzip};
 
 /// Most connections at a time; more wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 256;
@@ -24,7 +29,6 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 /// Scrapes that are written at a time.
 static SCRAPES: Semaphore = Semaphore::const_new(1);
 
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const INDEX: &str = "<!doctype html><html lang=\"en\"><title>Larum</title><h1>Larum</h1><ul>\
@@ -32,8 +36,8 @@ const INDEX: &str = "<!doctype html><html lang=\"en\"><title>Larum</title><h1>La
 
 /// What the endpoint shows.
 pub trait Pages: Send + Sync + 'static {
-    /// One scrape in text format 0.0.4.
-    fn metrics(&self) -> Vec<u8>;
+    /// One scrape.
+    fn metrics(&self, format: Format) -> Vec<u8>;
     /// `Err` says in plain words why the process is not ready.
     fn ready(&self) -> Result<(), String>;
     /// `Err` says in plain words why the process should be restarted.
@@ -84,8 +88,10 @@ async fn answer(request: Request<Incoming>, pages: Arc<dyn Pages>) -> Result<Res
         "/metrics" => {
             // One at a time: scrapers share what reading the state costs, and texts do not pile up in memory.
             let _turn = SCRAPES.acquire().await;
-            match tokio::task::spawn_blocking(move || pages.metrics()).await {
-                Ok(text) => page(StatusCode::OK, TEXT, text),
+            let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let (format, gzip) = (Format::accepted(header(ACCEPT)), takes_gzip(header(ACCEPT_ENCODING)));
+            match tokio::task::spawn_blocking(move || scrape(&*pages, format, gzip)).await {
+                Ok(body) => scraped(body, format, gzip),
                 Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("the scrape failed: {error}\n")),
             }
         }
@@ -97,6 +103,27 @@ async fn answer(request: Request<Incoming>, pages: Arc<dyn Pages>) -> Result<Res
         "/" => page(StatusCode::OK, HTML, INDEX),
         _ => page(StatusCode::NOT_FOUND, PLAIN, "not found; see /\n"),
     })
+}
+
+/// One scrape, packed if it is asked for: over a network its size costs more than packing it fast.
+fn scrape(pages: &dyn Pages, format: Format, gzip: bool) -> Vec<u8> {
+    let body = pages.metrics(format);
+    if !gzip {
+        return body;
+    }
+    let mut packed = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
+    // Writing to memory does not fail.
+    let written = packed.write_all(&body).and_then(|()| packed.finish());
+    written.unwrap_or_else(|error| unreachable!("memory refuses nothing: {error}"))
+}
+
+fn scraped(body: Vec<u8>, format: Format, gzip: bool) -> Response<Full<Bytes>> {
+    let mut response = page(StatusCode::OK, format.content_type(), body);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if gzip {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
 }
 
 fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

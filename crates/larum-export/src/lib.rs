@@ -1,10 +1,15 @@
 //! Signals to Prometheus exposition, and the HTTP endpoint that serves it.
 //!
-//! [`TextWriter`] is a [`larum_view::Sink`]: it writes samples as text format 0.0.4. [`own`] makes Larum's own metrics
-//! from the signal list and walks their registry into the same text. [`http`] serves pages and changes nothing.
+//! [`TextWriter`] and [`ProtoWriter`] are [`larum_view::Sink`]s: they write samples as text format 0.0.4, as OpenMetrics 1.0
+//! or as protobuf; [`Format`] says which a client gets. [`own`] makes Larum's own metrics from the signal list and shows
+//! their registry to the same sink. [`http`] serves pages and changes nothing.
 
+mod format;
 pub mod http;
 pub mod own;
+mod proto;
 mod text;
 
-pub use text::TextWriter;
+pub use format::Format;
+pub use proto::ProtoWriter;
+pub use text::{Flavour, TextWriter};

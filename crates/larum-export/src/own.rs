@@ -1,9 +1,10 @@
-//! Larum's own metrics: made from the signal list, kept in a `prometheus` registry, written into the same text.
+//! Larum's own metrics: made from the signal list, kept in a `prometheus` registry, shown to the same sink.
 
-use larum_view::Signal;
+use larum_view::signals::{SIGNALS, SignalType};
+use larum_view::{ClassicRead, Label, Signal, Sink, Value};
 use prometheus::{
-    Encoder, Error, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, exponential_buckets,
+    Error, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    exponential_buckets,
 };
 
 fn opts(signal: &Signal) -> Opts {
@@ -64,9 +65,37 @@ pub fn histogram(registry: &Registry, signal: &Signal) -> Result<Histogram, Erro
     register(registry, Histogram::with_opts(HistogramOpts::new(signal.name, signal.help).buckets(buckets))?)
 }
 
-/// Everything in the registry as text format 0.0.4, behind what `text` holds already.
-pub fn write(registry: &Registry, text: &mut Vec<u8>) {
-    if let Err(error) = TextEncoder::new().encode(&registry.gather(), text) {
-        tracing::error!(%error, "own metrics cannot be written");
+/// Shows everything in the registry; counters started at `started_ns`, Unix ns, with the process.
+pub fn visit(registry: &Registry, started_ns: i64, sink: &mut impl Sink) {
+    sink.scope(&[], Some(started_ns));
+    for family in registry.gather() {
+        let Some(signal) = SIGNALS.iter().find(|signal| signal.name == family.name()) else {
+            debug_assert!(false, "{} is not in the signal list", family.name());
+            continue;
+        };
+        let place = sink.family(signal);
+        for metric in family.get_metric() {
+            let text = |name: &&'static str| {
+                let pair = metric.get_label().iter().find(|pair| pair.name() == *name);
+                (*name, pair.map_or("", |pair| pair.value()))
+            };
+            let labels: Vec<Label<'_>> = signal.labels.iter().map(text).collect();
+            match signal.kind {
+                SignalType::Counter => sink.sample(place, &labels, number(metric.get_counter().get_value())),
+                SignalType::Gauge => sink.sample(place, &labels, number(metric.get_gauge().get_value())),
+                SignalType::Histogram => {
+                    let histogram = metric.get_histogram();
+                    let buckets: Vec<(f64, u64)> =
+                        histogram.get_bucket().iter().map(|b| (b.upper_bound(), b.cumulative_count())).collect();
+                    let (sum, count) = (histogram.get_sample_sum(), histogram.get_sample_count());
+                    sink.classic(place, &labels, ClassicRead { buckets: &buckets, sum, count });
+                }
+            }
+        }
     }
+}
+
+/// Whole numbers as such: they are written without a fraction.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 { Value::Int(value as i64) } else { Value::Float(value) }
 }

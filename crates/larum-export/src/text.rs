@@ -1,23 +1,37 @@
-//! Samples as Prometheus text format 0.0.4.
+//! Samples as text: Prometheus text format 0.0.4, or OpenMetrics 1.0.
 
 use std::io::Write;
 use std::sync::LazyLock;
 
 use larum_aggregate::histogram::{BUCKETS_PER_OCTAVE, Bucket, ONE_SECOND_OFFSET};
 use larum_view::signals::SignalType;
-use larum_view::{Family, HistogramRead, Label, Signal, Sink, Value};
+use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
 
 /// Classic buckets end at these powers of two seconds: 2^-10 (about 1 ms) to 2^7 (128 s). Each is a bound of the layout,
 /// so they are exact.
-const CLASSIC_POWERS: std::ops::RangeInclusive<i32> = -10..=7;
+pub const CLASSIC_POWERS: std::ops::RangeInclusive<i32> = -10..=7;
 
-/// These powers with their bounds as text, which are written again and again.
-static CLASSIC_BOUNDS: LazyLock<Vec<(i32, String)>> =
-    LazyLock::new(|| CLASSIC_POWERS.map(|power| (power, f64::exp2(f64::from(power)).to_string())).collect());
+/// These powers with their bounds as text, which are written again and again: as text format 0.0.4 has them, and in the
+/// canonical form of OpenMetrics.
+static CLASSIC_BOUNDS: LazyLock<Vec<(i32, [String; 2])>> = LazyLock::new(|| {
+    let bound = |power| f64::exp2(f64::from(power));
+    CLASSIC_POWERS.map(|power| (power, [bound(power).to_string(), format!("{:?}", bound(power))])).collect()
+});
+
+/// Which text it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flavour {
+    /// Text format 0.0.4.
+    #[default]
+    Prometheus,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
 
 /// Writes samples, a buffer for each family.
 #[derive(Debug, Default)]
 pub struct TextWriter {
+    flavour: Flavour,
     families: Vec<FamilyText>,
     /// Labels that every sample begins with, as text.
     scope: Vec<u8>,
@@ -30,23 +44,45 @@ struct FamilyText {
 }
 
 impl TextWriter {
+    /// A writer of one of the two.
+    pub fn new(flavour: Flavour) -> Self {
+        TextWriter { flavour, ..TextWriter::default() }
+    }
+
     /// What was written, family by family; those without samples are left out.
     pub fn finish(self) -> Vec<u8> {
         let size: usize = self.families.iter().map(|family| family.text.len() + 256).sum();
         let mut out = Vec::with_capacity(size);
         for FamilyText { signal, text } in self.families.iter().filter(|family| !family.text.is_empty()) {
-            let kind = match signal.kind {
-                // Linters keep the label `quantile` for summaries, which this is not, and for what has no type.
-                SignalType::Gauge if signal.labels.contains(&"quantile") => "untyped",
-                SignalType::Counter => "counter",
-                SignalType::Gauge => "gauge",
-                SignalType::Histogram => "histogram",
-            };
-            // Names and help texts are ours and need no escape. Writing to memory does not fail.
-            let _ = write!(out, "# HELP {0} {1}\n# TYPE {0} {kind}\n", signal.name, signal.help);
+            self.header(signal, &mut out);
             out.extend_from_slice(text);
         }
+        if self.flavour == Flavour::OpenMetrics {
+            out.extend_from_slice(b"# EOF\n");
+        }
         out
+    }
+
+    /// Names, units and help texts are ours and need no escape; a test says so. Writing to memory does not fail.
+    fn header(&self, signal: &Signal, out: &mut Vec<u8>) {
+        let is_open = self.flavour == Flavour::OpenMetrics;
+        let kind = match signal.kind {
+            // Linters of this format keep the label `quantile` for summaries, which this is not, and for what has no type.
+            SignalType::Gauge if !is_open && signal.labels.contains(&"quantile") => "untyped",
+            SignalType::Counter => "counter",
+            SignalType::Gauge => "gauge",
+            SignalType::Histogram => "histogram",
+        };
+        // There, a counter's family is named without the suffix of its samples.
+        let name = match signal.kind {
+            SignalType::Counter if is_open => signal.name.strip_suffix("_total").unwrap_or(signal.name),
+            _ => signal.name,
+        };
+        let _ = write!(out, "# HELP {name} {}\n# TYPE {name} {kind}\n", signal.help);
+        let has_unit = name.strip_suffix(signal.unit).is_some_and(|rest| rest.ends_with('_'));
+        if is_open && has_unit {
+            let _ = writeln!(out, "# UNIT {name} {}", signal.unit);
+        }
     }
 
     fn line(
@@ -72,6 +108,11 @@ impl TextWriter {
         text.push(b' ');
         value(text);
         text.push(b'\n');
+    }
+
+    /// A bound as this flavour writes it.
+    fn bound<'t>(&self, texts: &'t [String; 2]) -> &'t str {
+        &texts[usize::from(self.flavour == Flavour::OpenMetrics)]
     }
 }
 
@@ -127,7 +168,7 @@ fn float(value: f64) -> impl FnOnce(&mut Vec<u8>) {
 }
 
 /// Last bucket at or below 2^`power` seconds.
-fn last_bucket(power: i32) -> Bucket {
+pub fn last_bucket(power: i32) -> Bucket {
     (power * BUCKETS_PER_OCTAVE + ONE_SECOND_OFFSET - 1) as Bucket
 }
 
@@ -137,7 +178,8 @@ impl Sink for TextWriter {
         Family(self.families.len() - 1)
     }
 
-    fn scope(&mut self, labels: &[Label<'_>]) {
+    /// Start times are left out: in text they would be series of their own.
+    fn scope(&mut self, labels: &[Label<'_>], _: Option<i64>) {
         self.scope.clear();
         write_labels(&mut self.scope, labels);
     }
@@ -151,17 +193,27 @@ impl Sink for TextWriter {
 
     fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
         let (mut below, mut at) = (0, 0);
-        for (power, bound) in CLASSIC_BOUNDS.iter() {
+        for (power, bounds) in CLASSIC_BOUNDS.iter() {
             while let Some((_, count)) = histogram.buckets.get(at).filter(|b| b.0 <= last_bucket(*power)) {
                 below += count;
                 at += 1;
             }
-            self.line(family, "_bucket", labels, Some(bound), int(below));
+            self.line(family, "_bucket", labels, Some(self.bound(bounds)), int(below));
         }
         let total = below + histogram.buckets[at..].iter().map(|b| b.1).sum::<u64>();
         self.line(family, "_bucket", labels, Some("+Inf"), int(total));
         self.line(family, "_sum", labels, None, seconds(histogram.sum_ns));
         self.line(family, "_count", labels, None, int(total));
+    }
+
+    fn classic(&mut self, family: Family, labels: &[Label<'_>], histogram: ClassicRead<'_>) {
+        for (bound, below) in histogram.buckets {
+            let texts = [bound.to_string(), format!("{bound:?}")];
+            self.line(family, "_bucket", labels, Some(self.bound(&texts)), int(*below));
+        }
+        self.line(family, "_bucket", labels, Some("+Inf"), int(histogram.count));
+        self.line(family, "_sum", labels, None, float(histogram.sum));
+        self.line(family, "_count", labels, None, int(histogram.count));
     }
 }
 
@@ -169,14 +221,14 @@ impl Sink for TextWriter {
 mod tests {
     use super::*;
     use larum_aggregate::histogram::bucket_of;
-    use larum_view::signals;
+    use larum_view::signals::{self, SIGNALS};
 
     #[test]
     fn samples_and_histograms_in_text() {
         let mut writer = TextWriter::default();
         writer.family(&signals::TICK);
         let family = writer.family(&signals::LOGIN_LATENCY);
-        writer.scope(&[("source", "s")]);
+        writer.scope(&[("source", "s")], None);
         let buckets = [(0, 1), (bucket_of(500_000_000), 2), (bucket_of(500_000_001), 4), (bucket_of(u64::MAX), 8)];
         writer.histogram(
             family,
@@ -207,5 +259,35 @@ mod tests {
         let text = String::from_utf8(writer.finish()).unwrap();
         let values: Vec<&str> = text.lines().skip(2).map(|l| l.rsplit(' ').next().unwrap()).collect();
         assert_eq!(values, ["NaN", "+Inf", "0.1", "1000000000000000000000", "-3"]);
+    }
+
+    #[test]
+    fn open_metrics_names_counters_without_their_suffix_and_ends() {
+        let mut writer = TextWriter::new(Flavour::OpenMetrics);
+        let (counter, latency) = (writer.family(&signals::AUDIT_RECORDS), writer.family(&signals::COMMIT_SECONDS));
+        writer.sample(counter, &[("queue", "q")], Value::Int(3));
+        writer.classic(latency, &[], ClassicRead { buckets: &[(1.0, 2)], sum: 7.5, count: 3 });
+        let text = String::from_utf8(writer.finish()).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
+        assert_eq!(
+            lines,
+            [
+                "# TYPE larum_audit_records counter",
+                "# UNIT larum_audit_records records",
+                "larum_audit_records_total{queue=\"q\"} 3",
+                "# TYPE larum_pipeline_commit_seconds histogram",
+                "# UNIT larum_pipeline_commit_seconds seconds",
+                "larum_pipeline_commit_seconds_bucket{le=\"1.0\"} 2",
+                "larum_pipeline_commit_seconds_bucket{le=\"+Inf\"} 3",
+                "larum_pipeline_commit_seconds_sum 7.5",
+                "larum_pipeline_commit_seconds_count 3",
+                "# EOF",
+            ]
+        );
+    }
+
+    #[test]
+    fn help_texts_need_no_escape() {
+        assert!(SIGNALS.iter().all(|signal| !signal.help.contains(['\\', '"', '\n'])));
     }
 }

@@ -25,7 +25,7 @@ pub mod view;
 pub use audit::{AuditCounts, AuditQueue, AuditState};
 pub use exposure::Exposure;
 pub use key::KeyView;
-pub use reading::{Family, HistogramRead, Label, Reading, Sink, Value};
+pub use reading::{ClassicRead, Family, HistogramRead, Label, Reading, Sink, Value};
 pub use scan::{Counted, HistogramTotals, WindowSums};
 pub use signals::{SIGNALS, Signal};
 pub use view::{PartitionView, SourceView, View};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use larum_aggregate::histogram::{Bucket, quantile_seconds};
-use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, Window};
+use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, SECOND_NS, Window};
 use larum_aggregate::{Distinct, NameId, SourceId};
 use larum_event::{Code, CodeParts, Histogram, Hop, Kind, Measured, Op, Outcome};
 
@@ -81,27 +81,28 @@ pub fn visit(reading: &Reading<'_>, sink: &mut impl Sink) {
         if detail == Detail::Hidden {
             return;
         }
+        let started_ns = Some(i64::from(counted.key.started_s) * SECOND_NS);
         let mut writer = Writer { counted, families: &families, detail, sink };
         match is_of_platform {
             false => {
-                writer.sink.scope(&[source, tenant, region]);
+                writer.sink.scope(&[source, tenant, region], started_ns);
                 writer.logins_and_tokens();
                 let windows = shown.get(&def.source).filter(|_| detail >= Detail::Windows);
                 let windows = windows.map_or(&[][..], Vec::as_slice);
                 windows.iter().enumerate().for_each(|(at, window)| writer.window(at, window));
             }
             true if def.tenant != NameId::NONE => {
-                writer.sink.scope(&[source, tenant, region, ("service", component)]);
+                writer.sink.scope(&[source, tenant, region, ("service", component)], started_ns);
                 writer.permissions();
                 writer.escalations();
             }
             true => {
-                writer.sink.scope(&[source, region]);
+                writer.sink.scope(&[source, region], started_ns);
                 writer.platform(component);
             }
         }
     });
-    sink.scope(&[]);
+    sink.scope(&[], None);
     let family = sink.family(&signals::SERIES_LINES);
     sink.sample(family, &[], Value::Int(lines_used as i64));
     let family = sink.family(&signals::SERIES_LINES_MAX);

@@ -33,6 +33,17 @@ pub struct HistogramRead<'a> {
     pub sum_ns: u128,
 }
 
+/// A histogram with bounds of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassicRead<'a> {
+    /// (upper bound, how many up to there), rising; without infinity.
+    pub buckets: &'a [(f64, u64)],
+    /// Sum of the values.
+    pub sum: f64,
+    /// How many there are.
+    pub count: u64,
+}
+
 /// A family of a [`Sink`], by its place among those that were named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family(pub usize);
@@ -41,12 +52,15 @@ pub struct Family(pub usize);
 pub trait Sink {
     /// Names a family; families come out in this order.
     fn family(&mut self, signal: &Signal) -> Family;
-    /// The samples that follow begin with these labels.
-    fn scope(&mut self, labels: &[Label<'_>]);
+    /// The samples that follow begin with these labels; their counters and histograms started at `started_ns`, Unix ns,
+    /// where that is known.
+    fn scope(&mut self, labels: &[Label<'_>], started_ns: Option<i64>);
     /// A counter's or gauge's sample.
     fn sample(&mut self, family: Family, labels: &[Label<'_>], value: Value);
-    /// A histogram's sample.
+    /// A histogram's sample, in the one layout.
     fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>);
+    /// A sample of a histogram with bounds of its own.
+    fn classic(&mut self, family: Family, labels: &[Label<'_>], histogram: ClassicRead<'_>);
 }
 
 /// A view as it is shown at a moment.
@@ -65,7 +79,6 @@ impl Reading<'_> {
     /// Shows every sample that comes from committed Deltas.
     pub fn visit(&self, sink: &mut impl Sink) {
         per_key::visit(self, sink);
-        sink.scope(&[]);
         self.audit(sink);
         self.pipeline(sink);
     }
@@ -88,7 +101,8 @@ impl Reading<'_> {
         let family = sink.family(&signals::AUDIT_IRREGULAR);
         for source in self.view.sources() {
             for (name, AuditQueue { counts, .. }) in &source.queues {
-                let [a, b] = [("source", source.def.name.as_str()), ("queue", self.view.name(*name))];
+                let labels = [("source", source.def.name.as_str()), ("queue", self.view.name(*name))];
+                sink.scope(&labels, self.view.began_ns(source.def.id));
                 let kinds = [
                     ("repeated", counts.repeated),
                     ("jump", counts.jumps),
@@ -97,7 +111,7 @@ impl Reading<'_> {
                     ("untracked", counts.untracked),
                 ];
                 for (kind, count) in kinds {
-                    sink.sample(family, &[a, b, ("kind", kind)], Value::Int(count as i64));
+                    sink.sample(family, &[("kind", kind)], Value::Int(count as i64));
                 }
             }
         }
@@ -113,7 +127,9 @@ impl Reading<'_> {
         for source in self.view.sources() {
             for (name, queue) in &source.queues {
                 if let Some(value) = value(source, queue) {
-                    sink.sample(family, &[("source", &source.def.name), ("queue", self.view.name(*name))], value);
+                    let labels = [("source", source.def.name.as_str()), ("queue", self.view.name(*name))];
+                    sink.scope(&labels, self.view.began_ns(source.def.id));
+                    sink.sample(family, &[], value);
                 }
             }
         }
@@ -125,6 +141,7 @@ impl Reading<'_> {
         self.per_source(sink, &signals::TICK, |s| s.tick.map(|t| Value::Int(i64::from(t))));
         let family = sink.family(&signals::RECORDS);
         self.per_partition(|labels, p| {
+            sink.scope(&labels, Some(p.start.began_ns));
             let t = &p.tally;
             let counts = [
                 ("decoded", t.decoded),
@@ -134,16 +151,16 @@ impl Reading<'_> {
                 ("lost", t.lost),
             ];
             for (result, count) in counts {
-                let [a, b, c] = labels;
-                sink.sample(family, &[a, b, c, ("result", result)], Value::Int(count as i64));
+                sink.sample(family, &[("result", result)], Value::Int(count as i64));
             }
         });
         let family = sink.family(&signals::EVENTS);
-        self.per_partition(|[a, b, c], p| {
+        self.per_partition(|labels, p| {
+            sink.scope(&labels, Some(p.start.began_ns));
             let t = &p.tally;
             let counts = [("on_time", t.on_time), ("late", t.late), ("skewed", t.skewed), ("duplicate", t.duplicate)];
             for (timing, count) in counts {
-                sink.sample(family, &[a, b, c, ("timing", timing)], Value::Int(count as i64));
+                sink.sample(family, &[("timing", timing)], Value::Int(count as i64));
             }
         });
         self.rejected(sink);
@@ -151,8 +168,8 @@ impl Reading<'_> {
         for source in self.view.sources().filter(|s| s.tick.is_some()) {
             for window in self.windows {
                 let incomplete = i64::from(self.view.is_incomplete(source, *window));
-                let labels = [("source", source.def.name.as_str()), ("window", &window.name())];
-                sink.sample(family, &labels, Value::Int(incomplete));
+                sink.scope(&[("source", &source.def.name), ("window", &window.name())], None);
+                sink.sample(family, &[], Value::Int(incomplete));
             }
         }
         self.partition_gauge(sink, &signals::LEFT_OUT, |p| {
@@ -166,6 +183,7 @@ impl Reading<'_> {
         self.per_source(sink, &signals::CLOCK_AGE, |s| s.clock_ns().map(age));
         self.partition_gauge(sink, &signals::WATERMARK_AGE, |p| p.watermark_ns.map(age));
         let family = sink.family(&signals::VIOLATIONS);
+        sink.scope(&[], None);
         let unconserved = self.view.partitions().filter(|p| !p.is_conserved()).count() as i64;
         sink.sample(family, &[("invariant", "ranges_tile")], Value::Int(self.view.tiling_violations as i64));
         sink.sample(family, &[("invariant", "conservation")], Value::Int(unconserved));
@@ -181,9 +199,10 @@ impl Reading<'_> {
                     *by_reason.entry(usize::from(*reason)).or_default() += count;
                 }
             }
+            sink.scope(&[("source", &source.def.name)], self.view.began_ns(source.def.id));
             for (reason, count) in by_reason {
                 let reason = Reject::ALL.get(reason).map_or("other", |r| r.as_str());
-                sink.sample(family, &[("source", &source.def.name), ("reason", reason)], Value::Int(count as i64));
+                sink.sample(family, &[("reason", reason)], Value::Int(count as i64));
             }
         }
     }
@@ -192,7 +211,8 @@ impl Reading<'_> {
         let family = sink.family(signal);
         for source in self.view.sources() {
             if let Some(value) = value(source) {
-                sink.sample(family, &[("source", &source.def.name)], value);
+                sink.scope(&[("source", &source.def.name)], None);
+                sink.sample(family, &[], value);
             }
         }
     }
@@ -206,7 +226,8 @@ impl Reading<'_> {
         let family = sink.family(signal);
         self.per_partition(|labels, partition| {
             if let Some(value) = value(partition) {
-                sink.sample(family, &labels, value);
+                sink.scope(&labels, None);
+                sink.sample(family, &[], value);
             }
         });
     }

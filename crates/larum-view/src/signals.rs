@@ -151,6 +151,8 @@ signals! {
         "Slots there are: tenant, region, service, queue and producer names, and keys.";
     NAMES_REFUSED: Counter "events" Operational, "larum_pipeline_names_refused_total" ["kind"]
         "Times that a slot was refused, and the event counted under __other__.";
+    BUILD_INFO: Gauge "info" Operational, "larum_build_info" ["version"]
+        "Always 1; which Larum this is.";
     SERIES_LINES: Gauge "lines" Operational, "larum_pipeline_series_lines" []
         "Sample lines of keys in this scrape, or a little more.";
     SERIES_LINES_MAX: Gauge "lines" Operational, "larum_pipeline_series_lines_max" []

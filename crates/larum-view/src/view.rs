@@ -191,6 +191,11 @@ impl View {
         let later = source.pending.split_off(&(target + 1));
         let due = std::mem::replace(&mut source.pending, later);
         let first = source.tick.map_or(0, |tick| tick + 1);
+        if source.tick.is_none() {
+            // Keys that were admitted before there was a tick start with the first.
+            let began_s = due.keys().find(|tick| **tick > 0).copied().unwrap_or(target);
+            source.keys.iter_mut().for_each(|key| key.started_s = began_s);
+        }
         source.tick = Some(target);
         let oldest = oldest_s(target.saturating_sub(source.def.delay_s));
         source.count_audit(&due, target, &self.names);
@@ -300,6 +305,11 @@ impl View {
     /// The live keys, by source and id.
     pub fn keys(&self) -> impl Iterator<Item = &KeyView> {
         self.sources.values().flat_map(|source| &source.keys)
+    }
+
+    /// When the counters of a source started that belong to no key, wall clock, Unix ns.
+    pub fn began_ns(&self, id: SourceId) -> Option<i64> {
+        self.partitions_of(id).map(|partition| partition.start.began_ns).min()
     }
 
     /// Live names.

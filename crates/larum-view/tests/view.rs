@@ -20,6 +20,7 @@ fn start(id: u32, cover: Cover) -> PartitionStart {
         start: 5,
         origin: 5,
         cover,
+        began_ns: 7,
     }
 }
 

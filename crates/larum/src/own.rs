@@ -6,6 +6,7 @@ use larum_fold::Registry as Names;
 use larum_view::signals;
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+use crate::clock::now_ns;
 use crate::shared::Shared;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct OwnMetrics {
     /// Where they are kept.
     pub registry: Registry,
+    /// When the process began, Unix ns: its counters started then.
+    pub started_ns: i64,
     /// Commits by result.
     pub commits: IntCounterVec,
     /// Time of commits.
@@ -56,7 +59,9 @@ impl OwnMetrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let r = &registry;
+        own::int_gauges(r, &signals::BUILD_INFO)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(OwnMetrics {
+            started_ns: now_ns(),
             commits: own::counters(r, &signals::COMMITS)?,
             commit_seconds: own::histogram(r, &signals::COMMIT_SECONDS)?,
             visible_seconds: own::histogram(r, &signals::VISIBLE_SECONDS)?,

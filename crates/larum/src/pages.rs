@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use larum_aggregate::time::{SECOND_NS, Window};
 use larum_export::http::Pages;
-use larum_export::{TextWriter, own};
-use larum_view::{Exposure, Reading, View};
+use larum_export::{Flavour, Format, ProtoWriter, TextWriter, own};
+use larum_view::{Exposure, Reading, Sink, View};
 
 use crate::clock::now_ns;
 use crate::state::Handles;
@@ -45,22 +45,33 @@ impl LarumPages {
     }
 }
 
-impl Pages for LarumPages {
-    fn metrics(&self) -> Vec<u8> {
-        let began_ns = now_ns();
-        let mut writer = TextWriter::default();
+impl LarumPages {
+    /// One cut of the durable state and own metrics, as `sink` writes them.
+    fn written<S: Sink>(&self, mut sink: S, finish: impl FnOnce(S) -> Vec<u8>) -> Vec<u8> {
+        let now_ns = now_ns();
         {
             let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
-            let exposure = self.exposure(&durable.view, began_ns);
+            let exposure = self.exposure(&durable.view, now_ns);
             let (view, windows) = (&durable.view, &self.windows[..]);
-            Reading { view, now_ns: began_ns, windows, exposure: &exposure }.visit(&mut writer);
+            Reading { view, now_ns, windows, exposure: &exposure }.visit(&mut sink);
         }
-        let mut text = writer.finish();
         let registry = self.handles.registry.read().unwrap_or_else(PoisonError::into_inner).clone();
         self.handles.own.refresh(&self.handles.shared, registry.as_deref());
+        own::visit(&self.handles.own.registry, self.handles.own.started_ns, &mut sink);
+        finish(sink)
+    }
+}
+
+impl Pages for LarumPages {
+    fn metrics(&self, format: Format) -> Vec<u8> {
+        let began_ns = now_ns();
+        let body = match format {
+            Format::Text => self.written(TextWriter::new(Flavour::Prometheus), TextWriter::finish),
+            Format::OpenMetrics => self.written(TextWriter::new(Flavour::OpenMetrics), TextWriter::finish),
+            Format::Protobuf => self.written(ProtoWriter::default(), ProtoWriter::finish),
+        };
         self.handles.own.scrape_seconds.observe((now_ns() - began_ns) as f64 / SECOND_NS as f64);
-        own::write(&self.handles.own.registry, &mut text);
-        text
+        body
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -90,7 +90,18 @@ pub fn plan(config: &Config, view: &View, watcher: &Watcher, now_ns: i64) -> Res
                 let (id, source) = (PartitionId(next_id), id);
                 next_id += 1;
                 let (topic, topic_id) = (topic.clone(), topic_id.clone());
-                plan.partitions.push(PartitionStart { id, source, topic, topic_id, partition, start, origin, cover });
+                let began_ns = now_ns;
+                plan.partitions.push(PartitionStart {
+                    id,
+                    source,
+                    topic,
+                    topic_id,
+                    partition,
+                    start,
+                    origin,
+                    cover,
+                    began_ns,
+                });
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use larum_tests::kafka::Kafka;
-use larum_tests::prometheus::{Prometheus, promtool_check_config, promtool_check_metrics};
+use larum_tests::prometheus::{Prometheus, check_text_formats, promtool_check_config, promtool_check_metrics};
 
 use crate::oracle::Oracle;
 use crate::program::{Larum, Load};
@@ -58,4 +58,47 @@ fn prometheus_agrees_with_the_truth_across_kill_9() {
 fn the_shipped_prometheus_configuration_is_valid() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/prometheus.yml");
     promtool_check_config(&path).unwrap();
+}
+
+/// Text and OpenMetrics pass strict parsers and say the same; protobuf brings native histograms that are the state.
+#[test]
+fn every_format_says_the_same() {
+    let kafka = Kafka::start().unwrap();
+    kafka.create_topic("auth", 2, &[("message.timestamp.type", "LogAppendTime")]).unwrap();
+    let mut larum = Larum::start(&kafka.brokers(), &["auth"], &["--start-at", "earliest"]);
+    let target = format!("127.0.0.1:{}", larum.port);
+    let prometheus = Prometheus::start_with(&target, 500, "native-histograms,exemplar-storage").unwrap();
+    prometheus.wait_for_target_up().unwrap();
+    let mix = ["--rate", "1000", "--for", "15s", "--tenants", "10", "--late", "0.01"];
+    let truth = Load::start(&kafka.brokers(), "auth", &mix).finish(Duration::from_secs(60));
+    let ends = kafka.end_offsets("auth").unwrap();
+    let last = larum.wait_visible(&ends, 60);
+    println!("{}", check_text_formats(&target).unwrap().trim());
+    let one = |query: &str| {
+        let found = prometheus.query(query).unwrap();
+        assert_eq!(found.len(), 1, "{query}: {found:?}");
+        found[0].1
+    };
+    let scraped = |name: &str, le: &str| -> f64 {
+        let wanted = |labels: &[(String, String)]| le.is_empty() || labels.contains(&("le".into(), le.into()));
+        last.of(name).filter(|(labels, _)| wanted(labels)).map(|(_, value)| value).sum()
+    };
+    let count = scraped("larum_token_latency_seconds_count", "");
+    let all = "sum(larum_token_latency_seconds)";
+    let held = || (one(&format!("histogram_count({all})")) == count).then_some(());
+    larum_tests::process::wait_until("Prometheus to hold the last state", Duration::from_secs(10), held).unwrap();
+    assert!(
+        (one(&format!("histogram_sum({all})")) / scraped("larum_token_latency_seconds_sum", "") - 1.0).abs() < 1e-9
+    );
+    // The share below each classic bound is exact: the bounds are bounds of the native layout.
+    for le in ["0.015625", "0.03125", "0.125"] {
+        let share = one(&format!("histogram_fraction(0, {le}, {all})"));
+        let want = scraped("larum_token_latency_seconds_bucket", le) / count;
+        assert!((share - want).abs() < 1e-9, "up to {le} s: {share}, {want}");
+    }
+    let quantile = one(&format!("histogram_quantile(0.5, {all})"));
+    assert!((0.001..1.0).contains(&quantile), "{quantile}");
+    assert_eq!(one("sum(larum_login_attempts_total)") as u64, truth.logins.values().sum::<u64>());
+    assert_eq!(one("count(larum_build_info)"), 1.0);
+    assert_eq!(larum.terminate(), Some(0));
 }

@@ -1,0 +1,229 @@
+//! Samples as `io.prometheus.client.MetricFamily` messages, each behind its length: classic and native buckets together,
+//! with start times.
+//!
+//! Written by hand, because samples come as borrowed labels and go out as bytes: a message tree in between would cost more
+//! than the samples. A test reads everything back through the message types.
+
+use larum_aggregate::histogram::{Bucket, ZERO_BUCKET};
+use larum_view::signals::SignalType;
+use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
+
+use crate::text::{CLASSIC_POWERS, last_bucket};
+
+/// Base-2 exponential buckets, eight per doubling.
+const SCHEMA: i64 = 3;
+/// A bucket's number minus this is its index among native buckets, whose index 0 ends at one second.
+const NATIVE_OFFSET: i64 = 240;
+
+/// Writes samples, a buffer for each family.
+#[derive(Debug, Default)]
+pub struct ProtoWriter {
+    families: Vec<FamilyProto>,
+    /// Labels that every sample begins with, as fields of a metric.
+    scope: Vec<u8>,
+    /// The start time, as a message; empty if it is not known.
+    started: Vec<u8>,
+    /// The metric being written, and its value.
+    metric: Vec<u8>,
+    value: Vec<u8>,
+    /// A message within the value.
+    inner: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct FamilyProto {
+    signal: Signal,
+    /// Fields `metric`.
+    metrics: Vec<u8>,
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7f {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// A signed number with its sign in the lowest bit.
+fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63) as u64
+}
+
+fn field_varint(out: &mut Vec<u8>, field: u64, value: u64) {
+    varint(out, field << 3);
+    varint(out, value);
+}
+
+fn field_double(out: &mut Vec<u8>, field: u64, value: f64) {
+    varint(out, field << 3 | 1);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn field_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    varint(out, field << 3 | 2);
+    varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn write_labels(out: &mut Vec<u8>, labels: &[Label<'_>]) {
+    for (name, text) in labels {
+        // Names are short; a text's length takes as many bytes as its varint.
+        let varint_len = |len: usize| 1 + usize::from(len > 0x7f) + usize::from(len > 0x3fff);
+        let size = 2 + varint_len(name.len()) + name.len() + varint_len(text.len()) + text.len();
+        varint(out, 1 << 3 | 2);
+        varint(out, size as u64);
+        field_bytes(out, 1, name.as_bytes());
+        field_bytes(out, 2, text.as_bytes());
+    }
+}
+
+/// Unix ns as the fields of a `Timestamp`.
+fn write_timestamp(out: &mut Vec<u8>, ns: i64) {
+    field_varint(out, 1, ns.div_euclid(1_000_000_000) as u64);
+    field_varint(out, 2, ns.rem_euclid(1_000_000_000) as u64);
+}
+
+impl ProtoWriter {
+    /// What was written, family by family; those without samples are left out.
+    pub fn finish(self) -> Vec<u8> {
+        let size: usize = self.families.iter().map(|family| family.metrics.len() + 512).sum();
+        let (mut out, mut head) = (Vec::with_capacity(size), Vec::new());
+        for FamilyProto { signal, metrics } in self.families.iter().filter(|family| !family.metrics.is_empty()) {
+            let kind = match signal.kind {
+                SignalType::Counter => 0,
+                SignalType::Gauge => 1,
+                SignalType::Histogram => 4,
+            };
+            head.clear();
+            field_bytes(&mut head, 1, signal.name.as_bytes());
+            field_bytes(&mut head, 2, signal.help.as_bytes());
+            field_varint(&mut head, 3, kind);
+            field_bytes(&mut head, 5, signal.unit.as_bytes());
+            varint(&mut out, (head.len() + metrics.len()) as u64);
+            out.extend_from_slice(&head);
+            out.extend_from_slice(metrics);
+        }
+        out
+    }
+
+    /// Adds a metric whose value is in `self.value`, as field `field` of it.
+    fn metric(&mut self, family: Family, labels: &[Label<'_>], field: u64) {
+        let ProtoWriter { families, scope, metric, value, .. } = self;
+        let Some(family) = families.get_mut(family.0) else { return };
+        metric.clear();
+        metric.extend_from_slice(scope);
+        write_labels(metric, labels);
+        field_bytes(metric, field, value);
+        field_bytes(&mut family.metrics, 4, metric);
+    }
+
+    fn bucket(&mut self, bound: f64, below: u64) {
+        self.inner.clear();
+        field_varint(&mut self.inner, 1, below);
+        field_double(&mut self.inner, 2, bound);
+        field_bytes(&mut self.value, 3, &self.inner);
+    }
+
+    /// Native buckets, the exact image of the layout.
+    fn native(&mut self, buckets: &[(Bucket, u64)]) {
+        let zeros: u64 = buckets.iter().filter(|b| b.0 == ZERO_BUCKET).map(|b| b.1).sum();
+        field_varint(&mut self.value, 5, zigzag(SCHEMA));
+        field_double(&mut self.value, 6, 0.0);
+        field_varint(&mut self.value, 7, zeros);
+        let positive = || buckets.iter().filter(|b| b.0 != ZERO_BUCKET && b.1 > 0);
+        // Runs of neighbouring buckets, each by its distance from the one before.
+        let (mut next, mut spans): (i64, Vec<(i64, u64)>) = (0, Vec::new());
+        for (bucket, _) in positive() {
+            let index = i64::from(*bucket) - NATIVE_OFFSET;
+            match spans.last_mut().filter(|_| index == next) {
+                Some(span) => span.1 += 1,
+                None => spans.push((index - next, 1)),
+            }
+            next = index + 1;
+        }
+        if spans.is_empty() {
+            // Without a span it would not be known as a native histogram.
+            spans.push((0, 0));
+        }
+        for (offset, length) in spans {
+            self.inner.clear();
+            field_varint(&mut self.inner, 1, zigzag(offset));
+            field_varint(&mut self.inner, 2, length);
+            field_bytes(&mut self.value, 12, &self.inner);
+        }
+        self.inner.clear();
+        let mut before = 0;
+        for (_, count) in positive() {
+            varint(&mut self.inner, zigzag(*count as i64 - before));
+            before = *count as i64;
+        }
+        if !self.inner.is_empty() {
+            field_bytes(&mut self.value, 13, &self.inner);
+        }
+    }
+
+    fn start_time(&mut self, field: u64) {
+        if !self.started.is_empty() {
+            field_bytes(&mut self.value, field, &self.started);
+        }
+    }
+}
+
+impl Sink for ProtoWriter {
+    fn family(&mut self, signal: &Signal) -> Family {
+        self.families.push(FamilyProto { signal: *signal, metrics: Vec::new() });
+        Family(self.families.len() - 1)
+    }
+
+    fn scope(&mut self, labels: &[Label<'_>], started_ns: Option<i64>) {
+        self.scope.clear();
+        write_labels(&mut self.scope, labels);
+        self.started.clear();
+        if let Some(ns) = started_ns.filter(|ns| *ns > 0) {
+            write_timestamp(&mut self.started, ns);
+        }
+    }
+
+    fn sample(&mut self, family: Family, labels: &[Label<'_>], value: Value) {
+        let Some(FamilyProto { signal, .. }) = self.families.get(family.0) else { return };
+        let is_counter = signal.kind == SignalType::Counter;
+        let value = match value {
+            Value::Int(value) => value as f64,
+            Value::Float(value) => value,
+        };
+        self.value.clear();
+        field_double(&mut self.value, 1, value);
+        if is_counter {
+            self.start_time(3);
+        }
+        self.metric(family, labels, if is_counter { 3 } else { 2 });
+    }
+
+    fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
+        let count: u64 = histogram.buckets.iter().map(|b| b.1).sum();
+        self.value.clear();
+        field_varint(&mut self.value, 1, count);
+        field_double(&mut self.value, 2, histogram.sum_ns as f64 / 1e9);
+        let (mut below, mut at) = (0, 0);
+        for power in CLASSIC_POWERS {
+            while let Some((_, count)) = histogram.buckets.get(at).filter(|b| b.0 <= last_bucket(power)) {
+                below += count;
+                at += 1;
+            }
+            self.bucket(f64::exp2(f64::from(power)), below);
+        }
+        self.native(histogram.buckets);
+        self.start_time(15);
+        self.metric(family, labels, 7);
+    }
+
+    fn classic(&mut self, family: Family, labels: &[Label<'_>], histogram: ClassicRead<'_>) {
+        self.value.clear();
+        field_varint(&mut self.value, 1, histogram.count);
+        field_double(&mut self.value, 2, histogram.sum);
+        histogram.buckets.iter().for_each(|(bound, below)| self.bucket(*bound, *below));
+        self.start_time(15);
+        self.metric(family, labels, 7);
+    }
+}
