@@ -1,7 +1,7 @@
 //! P2: events/s of `larum run` (durable, serving, scraped every second) reading a filled topic of a
 //! real Kafka, over a bare rdkafka batch consume of it with the same client settings and allocator, interleaved. Of the
 //! same runs: P2b, over a bare `BaseConsumer::poll` loop; P3, processor time per event over that of the bare consume; P9,
-//! events/s over 150,000.
+//! events/s over 150,000. P5d: events/s while scraped over events/s of the program alone.
 
 use std::time::Duration;
 
@@ -53,9 +53,17 @@ fn main() -> anyhow::Result<()> {
     let rate = events() as f64 / took.as_secs_f64();
     println!("larum load wrote {count} records at {rate:.0} a second, into {PARTITIONS} partitions: {ends:?}");
     let mut ratios: [Vec<f64>; 4] = Default::default();
+    let mut scraped_over_alone = Vec::new();
     for run in 0..=RUNS {
         let bare = child("bare", &brokers, &ends)?;
-        let figure = larum_run(&brokers, ends.iter().sum())?;
+        let total = ends.iter().sum();
+        let figure = larum_run(&brokers, total, true)?;
+        if wanted == "P5d" {
+            let alone = larum_run(&brokers, total, false)?;
+            println!("scraped {:.0} events/s, alone {:.0}", figure.events_per_second, alone.events_per_second);
+            scraped_over_alone.push(figure.events_per_second / alone.events_per_second);
+            continue;
+        }
         let poll = child("poll", &brokers, &ends)?;
         let note = if run == 0 { " (warm-up, not counted)" } else { "" };
         let show = |r: Reading| format!("{:.0} events/s at {:.0} ns of CPU", r.events_per_second, r.cpu_ns);
@@ -67,6 +75,11 @@ fn main() -> anyhow::Result<()> {
             ratios[2].push(figure.cpu_ns / bare.cpu_ns);
             ratios[3].push(figure.events_per_second / INGEST_PER_SECOND);
         }
+    }
+    if wanted == "P5d" {
+        // The first pair warms up.
+        println!("P5d {:.3}", median(&scraped_over_alone[1..]));
+        return Ok(());
     }
     let figures = ["P2", "P2b", "P3", "P9"].into_iter().zip(ratios.map(|ratios| median(&ratios)));
     let (last, others): (Vec<_>, Vec<_>) = figures.partition(|(name, _)| *name == wanted);
@@ -164,14 +177,14 @@ fn finish(seen: u64, began: Option<(std::time::Instant, u64)>) -> anyhow::Result
 }
 
 /// Runs the program on a fresh store until everything is durable; events per second from the first commit on.
-fn larum_run(brokers: &str, total: i64) -> anyhow::Result<Reading> {
+fn larum_run(brokers: &str, total: i64, is_scraped: bool) -> anyhow::Result<Reading> {
     let (state, port) = (tempfile::tempdir()?, free_port());
     let (listen, dir) = (format!("127.0.0.1:{port}"), state.path().display().to_string());
     let flags = ["--topic", TOPIC, "--start-at", "earliest", "--listen", &listen, "--state", &dir];
     let mut child = Child::spawn(larum()?, ["run", "--brokers", brokers].iter().chain(&flags), &[])?;
     let (mut first, mut scraped) = (None, now());
     let rate = wait_until("the end of the topic", Duration::from_secs(600), || {
-        if scraped.elapsed() >= Duration::from_secs(1) {
+        if is_scraped && scraped.elapsed() >= Duration::from_secs(1) {
             scraped = now();
             page(port, "/metrics")?;
         }

@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
         done?;
         store_written += written() - before;
         if store.wants_snapshot() {
-            store.begin_snapshot(&blob);
+            store.begin_snapshot(blob.clone());
         }
         floors.push(floor.as_secs_f64() * 1e3);
         figures.push(figure.as_secs_f64() * 1e3);

@@ -420,7 +420,7 @@ pub fn encode_versioned<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// The same in the memory of `buffer`, whose bytes are forgotten.
-fn encode_versioned_in<T: Serialize>(value: &T, mut buffer: Vec<u8>) -> Vec<u8> {
+pub fn encode_versioned_in<T: Serialize>(value: &T, mut buffer: Vec<u8>) -> Vec<u8> {
     buffer.clear();
     buffer.push(WIRE_VERSION);
     // Writing to memory fails only for types that these are not (maps or lists of unknown length).

@@ -15,10 +15,12 @@ const SCHEMA: i64 = 3;
 /// A bucket's number minus this is its index among native buckets, whose index 0 ends at one second.
 const NATIVE_OFFSET: i64 = 240;
 
-/// Writes samples, a buffer for each family.
+/// Writes samples, a buffer for each family. It can be used again and again, which saves fresh memory for every scrape.
 #[derive(Debug, Default)]
 pub struct ProtoWriter {
     families: Vec<FamilyProto>,
+    /// Families that were named; further ones are memory of the scrape before.
+    named: usize,
     /// Labels that every sample begins with, as fields of a metric.
     scope: Vec<u8>,
     /// The start time, as a message; empty if it is not known.
@@ -85,11 +87,12 @@ fn write_timestamp(out: &mut Vec<u8>, ns: i64) {
 }
 
 impl ProtoWriter {
-    /// What was written, family by family; those without samples are left out.
-    pub fn finish(self) -> Vec<u8> {
-        let size: usize = self.families.iter().map(|family| family.metrics.len() + 512).sum();
+    /// What was written since the last call, family by family; those without samples are left out.
+    pub fn finish(&mut self) -> Vec<u8> {
+        let written = &self.families[..self.named];
+        let size: usize = written.iter().map(|family| family.metrics.len() + 512).sum();
         let (mut out, mut head) = (Vec::with_capacity(size), Vec::new());
-        for FamilyProto { signal, metrics } in self.families.iter().filter(|family| !family.metrics.is_empty()) {
+        for FamilyProto { signal, metrics } in written.iter().filter(|family| !family.metrics.is_empty()) {
             let kind = match signal.kind {
                 SignalType::Counter => 0,
                 SignalType::Gauge => 1,
@@ -104,6 +107,7 @@ impl ProtoWriter {
             out.extend_from_slice(&head);
             out.extend_from_slice(metrics);
         }
+        self.named = 0;
         out
     }
 
@@ -172,8 +176,15 @@ impl ProtoWriter {
 
 impl Sink for ProtoWriter {
     fn family(&mut self, signal: &Signal) -> Family {
-        self.families.push(FamilyProto { signal: *signal, metrics: Vec::new() });
-        Family(self.families.len() - 1)
+        match self.families.get_mut(self.named) {
+            Some(family) => {
+                family.signal = *signal;
+                family.metrics.clear();
+            }
+            None => self.families.push(FamilyProto { signal: *signal, metrics: Vec::new() }),
+        }
+        self.named += 1;
+        Family(self.named - 1)
     }
 
     fn scope(&mut self, labels: &[Label<'_>], started_ns: Option<i64>) {

@@ -28,11 +28,13 @@ pub enum Flavour {
     OpenMetrics,
 }
 
-/// Writes samples, a buffer for each family.
+/// Writes samples, a buffer for each family. It can be used again and again, which saves fresh memory for every scrape.
 #[derive(Debug, Default)]
 pub struct TextWriter {
     flavour: Flavour,
     families: Vec<FamilyText>,
+    /// Families that were named; further ones are memory of the scrape before.
+    named: usize,
     /// Labels that every sample begins with, as text.
     scope: Vec<u8>,
 }
@@ -49,17 +51,19 @@ impl TextWriter {
         TextWriter { flavour, ..TextWriter::default() }
     }
 
-    /// What was written, family by family; those without samples are left out.
-    pub fn finish(self) -> Vec<u8> {
-        let size: usize = self.families.iter().map(|family| family.text.len() + 256).sum();
+    /// What was written since the last call, family by family; those without samples are left out.
+    pub fn finish(&mut self) -> Vec<u8> {
+        let written = &self.families[..self.named];
+        let size: usize = written.iter().map(|family| family.text.len() + 512).sum();
         let mut out = Vec::with_capacity(size);
-        for FamilyText { signal, text } in self.families.iter().filter(|family| !family.text.is_empty()) {
+        for FamilyText { signal, text } in written.iter().filter(|family| !family.text.is_empty()) {
             self.header(signal, &mut out);
             out.extend_from_slice(text);
         }
         if self.flavour == Flavour::OpenMetrics {
             out.extend_from_slice(b"# EOF\n");
         }
+        self.named = 0;
         out
     }
 
@@ -174,8 +178,15 @@ pub fn last_bucket(power: i32) -> Bucket {
 
 impl Sink for TextWriter {
     fn family(&mut self, signal: &Signal) -> Family {
-        self.families.push(FamilyText { signal: *signal, text: Vec::new() });
-        Family(self.families.len() - 1)
+        match self.families.get_mut(self.named) {
+            Some(family) => {
+                family.signal = *signal;
+                family.text.clear();
+            }
+            None => self.families.push(FamilyText { signal: *signal, text: Vec::new() }),
+        }
+        self.named += 1;
+        Family(self.named - 1)
     }
 
     /// Start times are left out: in text they would be series of their own.

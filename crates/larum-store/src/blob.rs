@@ -12,21 +12,22 @@ const CHUNK_BYTES: usize = 256 * 1024 - 128;
 /// Length and CRC-32 in front of the first chunk.
 const HEAD_BYTES: usize = 12;
 
-/// A blob on its way into the store: head and content, cut as it goes.
-pub struct Writer {
-    bytes: Vec<u8>,
+/// A blob on its way into the store: head and content, cut as it goes. The content is not copied.
+pub struct Writer<B> {
+    head: [u8; HEAD_BYTES],
+    content: B,
+    /// Bytes written, those of the head included.
     written: usize,
     chunks: u32,
 }
 
-impl Writer {
+impl<B: AsRef<[u8]>> Writer<B> {
     /// Puts the head in front of `content`.
-    pub fn new(content: &[u8]) -> Writer {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + content.len());
-        bytes.extend_from_slice(&(content.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&crc32fast::hash(content).to_le_bytes());
-        bytes.extend_from_slice(content);
-        Writer { bytes, written: 0, chunks: 0 }
+    pub fn new(content: B) -> Self {
+        let (mut head, bytes) = ([0; HEAD_BYTES], content.as_ref());
+        head[..8].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+        head[8..].copy_from_slice(&crc32fast::hash(bytes).to_le_bytes());
+        Writer { head, content, written: 0, chunks: 0 }
     }
 
     /// Writes up to `chunks` more chunks under `id`; true when all are written.
@@ -36,12 +37,23 @@ impl Writer {
         id: u64,
         chunks: usize,
     ) -> Result<bool, StoreError> {
-        for chunk in self.bytes[self.written..].chunks(CHUNK_BYTES).take(chunks) {
-            table.insert((id, self.chunks), chunk)?;
+        let content = self.content.as_ref();
+        let all = HEAD_BYTES + content.len();
+        for _ in 0..chunks {
+            if self.written == all {
+                break;
+            }
+            let end = (self.written + CHUNK_BYTES).min(all);
+            if self.written == 0 {
+                let first = [&self.head, &content[..end - HEAD_BYTES]].concat();
+                table.insert((id, self.chunks), first.as_slice())?;
+            } else {
+                table.insert((id, self.chunks), &content[self.written - HEAD_BYTES..end - HEAD_BYTES])?;
+            }
             self.chunks += 1;
-            self.written += chunk.len();
+            self.written = end;
         }
-        Ok(self.written == self.bytes.len())
+        Ok(self.written == all)
     }
 
     /// Begins again, after chunks were lost with a failed transaction.

@@ -47,7 +47,7 @@ pub struct Recovered {
 struct OpenSnapshot {
     /// The last commit that it contains; also its id.
     seq: u64,
-    writer: Writer,
+    writer: Writer<Vec<u8>>,
 }
 
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
@@ -144,7 +144,7 @@ impl Store {
     }
 
     /// Begins to write the state after the last commit; it goes out along with the next commits.
-    pub fn begin_snapshot(&mut self, state: &[u8]) {
+    pub fn begin_snapshot(&mut self, state: Vec<u8>) {
         self.open_snapshot = Some(OpenSnapshot { seq: self.last_seq, writer: Writer::new(state) });
     }
 

@@ -57,13 +57,13 @@ fn a_snapshot_replaces_the_commits_before_it() {
     let state = blob(0, 1_000_000);
     store.append(&blob(1, 2000), b"").unwrap();
     assert!(store.wants_snapshot());
-    store.begin_snapshot(&state);
+    store.begin_snapshot(state.clone());
     store.append(&blob(2, 10), b"").unwrap();
     drop(store);
     let (mut store, recovered) = Store::open(dir.path(), limits).unwrap();
     assert!(recovered.snapshot.is_none(), "half a snapshot is none");
     assert_eq!(recovered.commits.len(), 2);
-    store.begin_snapshot(&state);
+    store.begin_snapshot(state.clone());
     for seq in 3..=5 {
         store.append(&blob(seq, 10), b"").unwrap();
     }

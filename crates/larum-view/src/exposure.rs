@@ -129,9 +129,14 @@ impl Exposure {
         Exposure { details: keys.into_iter().map(|key| (key.id, key.detail)).collect(), lines_max }
     }
 
+    /// The detail that is planned for a key.
+    pub fn planned(&self, id: KeyId) -> Detail {
+        self.details.get(&id).copied().unwrap_or_default()
+    }
+
     /// The detail at which a key is shown after others took `used` lines: as planned, or less if that does not fit.
     pub fn detail(&self, id: KeyId, lines: Lines, used: u64) -> Detail {
-        let planned = self.details.get(&id).copied().unwrap_or_default();
+        let planned = self.planned(id);
         let fits = |detail: &&Detail| **detail <= planned && used + lines.at(**detail) <= self.lines_max;
         Detail::ALL.iter().rev().find(fits).copied().unwrap_or(Detail::Hidden)
     }

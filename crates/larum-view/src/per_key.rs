@@ -8,8 +8,9 @@ use larum_aggregate::{Distinct, NameId, SourceId};
 use larum_event::{Code, CodeParts, Histogram, Hop, Kind, Measured, Op, Outcome};
 
 use crate::exposure::{Detail, Lines};
+use crate::key::KeyView;
 use crate::reading::{Family, HistogramRead, Label, Reading, Sink, Value};
-use crate::scan::{Counted, HistogramTotals, WindowSums};
+use crate::scan::{Counted, HistogramTotals, Wanted, WindowSums};
 use crate::signals;
 use crate::view::SourceView;
 
@@ -68,7 +69,14 @@ pub fn visit(reading: &Reading<'_>, sink: &mut impl Sink) {
     let (mut lines_used, mut keys_shown) = (0, [0_u64; Detail::ALL.len()]);
     // The past is shown as totals only, so its windows need not be added up.
     let asked = if shown.values().any(|windows| !windows.is_empty()) { reading.windows } else { &[] };
-    reading.view.scan(asked, |counted| {
+    let wanted = |key: &KeyView| match reading.exposure.planned(key.def.id) {
+        Detail::Hidden => Wanted::Nothing,
+        Detail::Counters => Wanted::Totals,
+        Detail::Windows | Detail::Full => Wanted::Windows,
+    };
+    keys_shown[Detail::Hidden as usize] =
+        reading.view.keys().filter(|key| wanted(key) == Wanted::Nothing).count() as u64;
+    reading.view.scan_some(asked, wanted, |counted| {
         let name = |id| reading.view.name(id);
         let def = counted.key.def;
         let (source, region) = (("source", counted.source.def.name.as_str()), ("region", name(def.region)));

@@ -1,6 +1,6 @@
 //! One pass over all that is counted, key by key: the only way to read totals and windows.
 
-use larum_aggregate::histogram::Bucket;
+use larum_aggregate::histogram::{BUCKETS, Bucket};
 use larum_aggregate::run::{Cells, Weight};
 use larum_aggregate::time::{HISTOGRAM_WINDOW_S, Window};
 use larum_aggregate::{KeyId, Run, Slot};
@@ -38,6 +38,8 @@ pub struct WindowSums {
     pub buckets: Vec<((Histogram, Bucket), u64)>,
 }
 
+const _: () = assert!(Histogram::COUNT as usize * BUCKETS <= u16::MAX as usize);
+
 /// What one key counted.
 pub struct Counted<'v> {
     /// The key.
@@ -48,9 +50,70 @@ pub struct Counted<'v> {
     totals: Vec<Count<Slot>>,
     /// Sums of latencies by code, ns.
     sums_ns: Vec<(Code, u128)>,
-    /// In each of the windows asked for, by slot.
-    windows: Vec<Vec<Count<Slot>>>,
-    asked: &'v [Window],
+    /// The windows asked for.
+    windows: Vec<Adder>,
+}
+
+/// Adds up a window's cells, in any order: a place for every code and every bucket, and which of them are not 0.
+struct Adder {
+    has_buckets: bool,
+    codes: Vec<u64>,
+    codes_used: Vec<u16>,
+    buckets: Vec<u64>,
+    buckets_used: Vec<u16>,
+}
+
+impl Adder {
+    fn new(window: Window) -> Self {
+        Adder {
+            has_buckets: window.span_s <= HISTOGRAM_WINDOW_S,
+            codes: vec![0; usize::from(Code::COUNT)],
+            codes_used: Vec::new(),
+            buckets: vec![0; usize::from(Histogram::COUNT) * BUCKETS],
+            buckets_used: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, slot: Slot, count: u64) {
+        bump(&mut self.codes, &mut self.codes_used, slot.code(), count);
+        if self.has_buckets
+            && let Some((id, bucket)) = measured(slot)
+            && matches!(id.measured(), Measured::Token(_))
+        {
+            bump(&mut self.buckets, &mut self.buckets_used, id.0 * BUCKETS as u16 + bucket, count);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.codes_used.drain(..).for_each(|at| self.codes[usize::from(at)] = 0);
+        self.buckets_used.drain(..).for_each(|at| self.buckets[usize::from(at)] = 0);
+    }
+
+    fn sums(&self) -> WindowSums {
+        let counts = |used: &[u16], counts: &[u64]| {
+            let mut used = used.to_vec();
+            used.sort_unstable();
+            used.into_iter().map(|at| (at, counts[usize::from(at)])).collect::<Vec<_>>()
+        };
+        let (codes, buckets) = (counts(&self.codes_used, &self.codes), counts(&self.buckets_used, &self.buckets));
+        let place = |at: u16| (Histogram(at / BUCKETS as u16), at % BUCKETS as u16);
+        WindowSums {
+            codes: codes.into_iter().map(|(code, n)| (Code(code), n)).collect(),
+            buckets: buckets.into_iter().map(|(at, n)| (place(at), n)).collect(),
+        }
+    }
+}
+
+/// Adds to a place, and notes it if it was 0. Places that there are not are no fault of this program.
+#[inline]
+fn bump(counts: &mut [u64], used: &mut Vec<u16>, at: u16, count: u64) {
+    if let Some(sum) = counts.get_mut(usize::from(at)) {
+        if *sum == 0 {
+            used.push(at);
+        }
+        *sum += count;
+    }
 }
 
 impl Counted<'_> {
@@ -85,22 +148,7 @@ impl Counted<'_> {
 
     /// Sums of the window that was asked for at this place.
     pub fn window(&self, at: usize) -> WindowSums {
-        let mut sums = WindowSums::default();
-        let (Some(slots), Some(asked)) = (self.windows.get(at), self.asked.get(at)) else { return sums };
-        for (slot, count) in slots {
-            let code = Code(slot.code());
-            match sums.codes.last_mut() {
-                Some(last) if last.0 == code => last.1 += count,
-                _ => sums.codes.push((code, *count)),
-            }
-            if asked.span_s <= HISTOGRAM_WINDOW_S
-                && let Some(bucket) = measured(*slot).filter(|(id, _)| matches!(id.measured(), Measured::Token(_)))
-            {
-                sums.buckets.push((bucket, *count));
-            }
-        }
-        add_up(&mut sums.buckets);
-        sums
+        self.windows.get(at).map(Adder::sums).unwrap_or_default()
     }
 }
 
@@ -138,27 +186,56 @@ impl<'v, W: Weight> Cursor<'v, W> {
 
 impl View {
     /// Shows every key with its totals and the sums of `windows`, by source and key; 32 windows at most.
-    pub fn scan(&self, windows: &[Window], mut visit: impl FnMut(&Counted<'_>)) {
+    pub fn scan(&self, windows: &[Window], visit: impl FnMut(&Counted<'_>)) {
+        self.scan_some(windows, |_| Wanted::Windows, visit);
+    }
+
+    /// The same of the keys that are wanted; what is passed over costs little.
+    pub fn scan_some(
+        &self,
+        windows: &[Window],
+        wanted: impl Fn(&KeyView) -> Wanted,
+        mut visit: impl FnMut(&Counted<'_>),
+    ) {
         for source in self.sources() {
-            scan_source(source, windows, &mut visit);
+            scan_source(source, windows, &wanted, &mut visit);
         }
     }
 }
 
-fn scan_source(source: &SourceView, asked: &[Window], visit: &mut impl FnMut(&Counted<'_>)) {
+/// What a scan adds up of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    /// Nothing: it is passed over.
+    Nothing,
+    /// Totals.
+    Totals,
+    /// Totals and windows.
+    Windows,
+}
+
+fn scan_source(
+    source: &SourceView,
+    asked: &[Window],
+    wanted: &impl Fn(&KeyView) -> Wanted,
+    visit: &mut impl FnMut(&Counted<'_>),
+) {
     let mut totals: Vec<_> = source.totals.runs().iter().map(|run| Cursor::new(run, 0)).collect();
     let mut sums: Vec<_> = source.sums_ns.runs().iter().map(|run| Cursor::new(run, 0)).collect();
     let mut panes = pane_cursors(source, asked);
     let mut counted = None;
     for key in &source.keys {
-        let id = key.def.id;
+        let (id, wanted) = (key.def.id, wanted(key));
+        if wanted == Wanted::Nothing {
+            // Its cells are passed over on the way to the next key's.
+            continue;
+        }
         let counted = counted.get_or_insert_with(|| Counted {
             key,
             source,
             totals: Vec::new(),
             sums_ns: Vec::new(),
-            windows: vec![Vec::new(); asked.len()],
-            asked,
+            windows: asked.iter().map(|window| Adder::new(*window)).collect(),
         });
         counted.key = key;
         counted.totals.clear();
@@ -166,19 +243,18 @@ fn scan_source(source: &SourceView, asked: &[Window], visit: &mut impl FnMut(&Co
         add_up(&mut counted.totals);
         counted.sums_ns.clear();
         sums.iter_mut().for_each(|cursor| cursor.visit(id, |slot, ns| counted.sums_ns.push((Code(slot.code()), ns))));
-        counted.windows.iter_mut().for_each(Vec::clear);
-        for cursor in &mut panes {
+        counted.windows.iter_mut().for_each(Adder::clear);
+        for cursor in panes.iter_mut().filter(|_| wanted == Wanted::Windows) {
             let windows = cursor.windows;
             cursor.visit(id, |slot, n| {
-                let of_window = |(at, window): (usize, &mut Vec<_>)| {
+                let of_window = |(at, window): (usize, &mut Adder)| {
                     if windows >> at & 1 != 0 {
-                        window.push((slot, n));
+                        window.add(slot, n);
                     }
                 };
                 counted.windows.iter_mut().enumerate().for_each(of_window);
             });
         }
-        counted.windows.iter_mut().for_each(add_up);
         visit(counted);
     }
 }

@@ -57,7 +57,9 @@ impl Durable {
 
     /// The snapshot form.
     pub fn encode(&self) -> Vec<u8> {
-        larum_aggregate::delta::encode_versioned(self)
+        // In memory of about its size: growing by doubling would take three times as much.
+        let size = self.view.size_bytes() + self.outbox.bytes() as usize;
+        larum_aggregate::delta::encode_versioned_in(self, Vec::with_capacity(size))
     }
 
     /// Takes in a committed Delta.

@@ -157,7 +157,7 @@ impl Keeper {
         self.durable.write().unwrap_or_else(PoisonError::into_inner).apply(delta);
         if self.store.wants_snapshot() {
             let snapshot = self.durable.read().unwrap_or_else(PoisonError::into_inner).encode();
-            self.store.begin_snapshot(&snapshot);
+            self.store.begin_snapshot(snapshot);
         }
         Ok(Committed::Visible { seq, bytes })
     }

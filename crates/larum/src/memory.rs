@@ -10,6 +10,8 @@ use crate::engine::OPEN_ENTRIES_MAX;
 const BASE_BYTES: u64 = 192 << 20;
 /// A worker's open Delta, the one being committed, and what sealing makes of it.
 const DELTAS: u64 = 3;
+/// What was counted, and once more while a snapshot of it is written.
+const SNAPSHOT: u64 = 2;
 /// A sample line in a scrape: its text in a buffer that may be half empty, and in the answer, bytes.
 const LINE_BYTES: u64 = 600;
 
@@ -32,8 +34,8 @@ impl Needs {
                 ("open Deltas of the workers", DELTAS * workers * open_bytes),
                 ("dead_letters.outbox", config.dead_letters.outbox_bytes_max),
                 ("a scrape of limits.series", config.series_max * LINE_BYTES),
-                ("names", names * NAME_BYTES),
-                ("keys", keys * (KEY_BYTES_PLANNED + KEY_LOOKUP_BYTES * workers)),
+                ("names", SNAPSHOT * names * NAME_BYTES),
+                ("keys", keys * (SNAPSHOT * KEY_BYTES_PLANNED + KEY_LOOKUP_BYTES * workers)),
             ],
         }
     }
@@ -43,11 +45,12 @@ impl Needs {
         self.parts.iter().map(|part| part.1).sum()
     }
 
-    /// What is left of `ceiling_bytes` for the counts of keys and names, once everything else has its part.
+    /// What is left of `ceiling_bytes` for the counts of keys and names, once everything else has its part, and a snapshot
+    /// of them.
     pub fn left_for_counts(&self, ceiling_bytes: u64) -> u64 {
         let others: u64 =
             self.parts.iter().filter(|part| !["names", "keys"].contains(&part.0)).map(|part| part.1).sum();
-        ceiling_bytes.saturating_sub(others)
+        ceiling_bytes.saturating_sub(others) / SNAPSHOT
     }
 
     /// The parts, for a message.

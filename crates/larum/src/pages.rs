@@ -27,6 +27,23 @@ pub struct LarumPages {
     pub series_max: u64,
     /// The plan of what is shown of each key, and when it was made, Unix ns.
     pub exposure: Mutex<Option<(i64, Arc<Exposure>)>>,
+    /// What scrapes are written with.
+    pub writers: Writers,
+}
+
+/// A writer for each format, whose memory is used again.
+pub struct Writers {
+    text: Mutex<TextWriter>,
+    open_metrics: Mutex<TextWriter>,
+    protobuf: Mutex<ProtoWriter>,
+}
+
+impl Default for Writers {
+    fn default() -> Self {
+        let text = |flavour| Mutex::new(TextWriter::new(flavour));
+        let (prometheus, open) = (text(Flavour::Prometheus), text(Flavour::OpenMetrics));
+        Writers { text: prometheus, open_metrics: open, protobuf: Mutex::default() }
+    }
 }
 
 impl LarumPages {
@@ -47,17 +64,19 @@ impl LarumPages {
 
 impl LarumPages {
     /// One cut of the durable state and own metrics, as `sink` writes them.
-    fn written<S: Sink>(&self, mut sink: S, finish: impl FnOnce(S) -> Vec<u8>) -> Vec<u8> {
+    fn written<S: Sink>(&self, writer: &Mutex<S>, finish: impl FnOnce(&mut S) -> Vec<u8>) -> Vec<u8> {
         let now_ns = now_ns();
+        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let sink = &mut *writer;
         {
             let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
             let exposure = self.exposure(&durable.view, now_ns);
             let (view, windows) = (&durable.view, &self.windows[..]);
-            Reading { view, now_ns, windows, exposure: &exposure }.visit(&mut sink);
+            Reading { view, now_ns, windows, exposure: &exposure }.visit(sink);
         }
         let registry = self.handles.registry.read().unwrap_or_else(PoisonError::into_inner).clone();
         self.handles.own.refresh(&self.handles.shared, registry.as_deref());
-        own::visit(&self.handles.own.registry, self.handles.own.started_ns, &mut sink);
+        own::visit(&self.handles.own.registry, self.handles.own.started_ns, sink);
         finish(sink)
     }
 }
@@ -66,9 +85,9 @@ impl Pages for LarumPages {
     fn metrics(&self, format: Format) -> Vec<u8> {
         let began_ns = now_ns();
         let body = match format {
-            Format::Text => self.written(TextWriter::new(Flavour::Prometheus), TextWriter::finish),
-            Format::OpenMetrics => self.written(TextWriter::new(Flavour::OpenMetrics), TextWriter::finish),
-            Format::Protobuf => self.written(ProtoWriter::default(), ProtoWriter::finish),
+            Format::Text => self.written(&self.writers.text, TextWriter::finish),
+            Format::OpenMetrics => self.written(&self.writers.open_metrics, TextWriter::finish),
+            Format::Protobuf => self.written(&self.writers.protobuf, ProtoWriter::finish),
         };
         self.handles.own.scrape_seconds.observe((now_ns() - began_ns) as f64 / SECOND_NS as f64);
         body

@@ -9,7 +9,7 @@ use larum_export::http;
 
 use crate::config::Config;
 use crate::engine;
-use crate::pages::LarumPages;
+use crate::pages::{LarumPages, Writers};
 use crate::state::{self, Handles, Opened};
 
 /// An orderly end takes no longer than this.
@@ -37,6 +37,7 @@ pub async fn start(config: Arc<Config>, opened: Opened) -> anyhow::Result<Runnin
         windows: config.windows.clone(),
         series_max: config.series_max,
         exposure: Mutex::default(),
+        writers: Writers::default(),
     };
     tokio::spawn(http::serve(listener, Arc::new(pages)));
     let stop = Arc::new(AtomicBool::new(false));

@@ -1,0 +1,148 @@
+//! P5: writing a scrape of 100,000 sample lines (families as the reference load mixes them) as text, over the `prometheus`
+//! crate's gather + encode of the same series. P5b: the same state as protobuf with classic and native histograms, over
+//! the same floor.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hint::black_box;
+
+use larum_aggregate::time::WINDOWS;
+use larum_aggregate::{Delta, Graces, SourceCut, SourceDef, SourceId, seal, seal_sightings};
+use larum_benches::{REPETITIONS, median, reference_profile, registry, time, worker};
+use larum_export::{Flavour, ProtoWriter, TextWriter};
+use larum_fold::{DeadLetters, Record};
+use larum_load::{Generator, Profile};
+use larum_view::signals::{SIGNALS, SignalType};
+use larum_view::{Exposure, Reading, View};
+use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SOURCE: SourceId = SourceId(0);
+/// So many of the reference load's tenants have about 100,000 lines, shown in full.
+const TENANTS: usize = 26;
+/// More than there are.
+const LINES_MAX: u64 = 1_000_000;
+/// Event time of the state, seconds.
+const SECONDS: usize = 60;
+
+/// The state, and the time of its last record, Unix ns.
+fn state() -> anyhow::Result<(View, i64)> {
+    let profile = Profile { tenants: TENANTS, ..reference_profile() };
+    let per_second = profile.events_per_second as usize;
+    let mut generator = Generator::new(profile)?;
+    let mut worker = worker(&registry());
+    let mut view = View::default();
+    let def =
+        SourceDef { id: SOURCE, name: "auth".into(), delay_s: 0, topics: vec!["t".into()], grace: Graces::default() };
+    let start = worker.state(0).start.clone();
+    view.apply(Delta { new_sources: vec![def], new_partitions: vec![start], ..Delta::default() });
+    let mut now_ns = 0;
+    for offset in 0..(SECONDS * per_second) as i64 {
+        let record = generator.next_record();
+        now_ns = record.due_ns;
+        let record = Record { offset, append_ns: now_ns, value: Some(record.bytes) };
+        worker.record(0, record, now_ns, DeadLetters::Count);
+    }
+    let mut cut = worker.cut(false, Vec::new());
+    let groups = cut.counted.iter_mut().flat_map(|of_source| seal(SOURCE, &mut of_source.entries)).collect();
+    let sightings = cut.counted.iter_mut().flat_map(|s| seal_sightings(SOURCE, &mut s.sightings)).collect();
+    let clock_ns = worker.state(0).watermark_ns;
+    let sources = vec![SourceCut { id: SOURCE, clock_ns, paced_ns: 0, arrived_ns: 0, left_out: Vec::new() }];
+    let (names, keys, parts) = (cut.names, cut.keys, cut.parts);
+    view.apply(Delta { names, keys, parts, groups, sightings, sources, ..Delta::default() });
+    Ok((view, now_ns))
+}
+
+/// Names and values of a line's labels, without `le`.
+fn labels(line: &str) -> Vec<(&str, &str)> {
+    let inside = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')).map_or("", |(inside, _)| inside);
+    // The reference load's names need no escape.
+    let pairs = inside.split("\",").filter_map(|pair| pair.trim_end_matches('"').split_once("=\""));
+    pairs.filter(|pair| pair.0 != "le").collect()
+}
+
+/// The same series in the crate's registry.
+fn floor(text: &str) -> anyhow::Result<Registry> {
+    let registry = Registry::new();
+    let mut by_family: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        by_family.entry(name).or_default().push(line);
+    }
+    let bounds: Vec<f64> = (-10..=7).map(|power: i32| f64::exp2(f64::from(power))).collect();
+    for signal in SIGNALS {
+        let name = match signal.kind {
+            SignalType::Histogram => format!("{}_count", signal.name),
+            _ => signal.name.to_string(),
+        };
+        let Some(lines) = by_family.get(name.as_str()) else { continue };
+        let names: Vec<&str> = labels(lines[0]).into_iter().map(|label| label.0).collect();
+        let opts = Opts::new(signal.name, signal.help);
+        let counters = CounterVec::new(opts.clone(), &names)?;
+        let gauges = GaugeVec::new(opts, &names)?;
+        let histograms =
+            HistogramVec::new(HistogramOpts::new(signal.name, signal.help).buckets(bounds.clone()), &names)?;
+        for line in lines {
+            let values: HashMap<&str, &str> = labels(line).into_iter().collect();
+            let value: f64 = line.rsplit(' ').next().unwrap_or_default().parse()?;
+            match signal.kind {
+                SignalType::Counter => counters.get_metric_with(&values)?.inc_by(value),
+                SignalType::Gauge => gauges.get_metric_with(&values)?.set(value),
+                SignalType::Histogram => {
+                    let histogram = histograms.get_metric_with(&values)?;
+                    bounds.iter().for_each(|bound| histogram.observe(*bound));
+                }
+            }
+        }
+        match signal.kind {
+            SignalType::Counter => registry.register(Box::new(counters))?,
+            SignalType::Gauge => registry.register(Box::new(gauges))?,
+            SignalType::Histogram => registry.register(Box::new(histograms))?,
+        }
+    }
+    Ok(registry)
+}
+
+fn main() -> anyhow::Result<()> {
+    let wanted = std::env::args().nth(1).unwrap_or("P5".into());
+    let (view, now_ns) = state()?;
+    let windows = [WINDOWS[1], WINDOWS[3]];
+    let exposure = Exposure::plan(&view, &windows, LINES_MAX, &Exposure::default());
+    let reading = Reading { view: &view, now_ns, windows: &windows, exposure: &exposure };
+    // Writers are kept from scrape to scrape, as the program keeps them.
+    let (mut text_writer, mut proto_writer) = (TextWriter::new(Flavour::Prometheus), ProtoWriter::default());
+    let mut text = || {
+        reading.visit(&mut text_writer);
+        text_writer.finish()
+    };
+    let mut proto = || {
+        reading.visit(&mut proto_writer);
+        proto_writer.finish()
+    };
+    let page = String::from_utf8(text())?;
+    let lines = page.lines().filter(|line| !line.starts_with('#')).count();
+    let registry = floor(&page)?;
+    let crate_text = || {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut out).map(|()| out)
+    };
+    let its_lines = crate_text()?.split(|b| *b == b'\n').filter(|line| !line.starts_with(b"#")).count() - 1;
+    println!("{lines} sample lines, {} MB of text, {} MB of protobuf", page.len() >> 20, proto().len() >> 20);
+    println!("the crate writes {its_lines} lines of the same series");
+    let (mut floors, mut texts, mut protos) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..REPETITIONS {
+        floors.push(time(|| black_box(crate_text().is_ok())).0.as_secs_f64());
+        texts.push(time(|| black_box(text())).0.as_secs_f64());
+        protos.push(time(|| black_box(proto())).0.as_secs_f64());
+    }
+    let ms = |figures: &[f64]| median(figures) * 1e3;
+    let (floor_ms, text_ms, proto_ms) = (ms(&floors), ms(&texts), ms(&protos));
+    println!("prometheus crate {floor_ms:.1} ms, text {text_ms:.1} ms, protobuf {proto_ms:.1} ms (medians)");
+    let figures = [("P5", text_ms / floor_ms), ("P5b", proto_ms / floor_ms)];
+    let (last, others): (Vec<_>, Vec<_>) = figures.into_iter().partition(|figure| figure.0 == wanted);
+    for (name, figure) in others.into_iter().chain(last) {
+        println!("{name} {figure:.4}");
+    }
+    Ok(())
+}
