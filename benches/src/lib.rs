@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use larum_aggregate::{PartitionId, PartitionStart, SourceId};
+use larum_aggregate::{
+    Delta, Graces, PartitionId, PartitionStart, SourceCut, SourceDef, SourceId, seal, seal_sightings,
+};
 use larum_event::Limits;
-use larum_fold::{Budgets, PartitionState, Registry, SourcePolicy, Worker};
+use larum_fold::{Budgets, Counted, DeadLetters, PartitionState, Record, Registry, SourcePolicy, Worker};
 use larum_load::{Generator, Profile};
+use larum_view::View;
 
 /// Interleaved repetitions of the in-memory benches.
 pub const REPETITIONS: usize = 9;
@@ -53,6 +56,49 @@ pub fn worker(registry: &Arc<Registry>) -> Worker {
     let start = PartitionStart::from_birth(PartitionId(0), SourceId(0), "t", 0);
     worker.add(PartitionState::new(start), SourcePolicy::default());
     worker
+}
+
+/// A worker and the view of its Deltas, in memory.
+pub struct Pipeline {
+    /// Reads one partition.
+    pub worker: Worker,
+    /// What was committed.
+    pub view: View,
+    offset: i64,
+    spare: Vec<Counted>,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        let (worker, mut view) = (worker(&registry()), View::default());
+        let (name, topics) = ("auth".to_string(), vec!["t".to_string()]);
+        let def = SourceDef { id: SourceId(0), name, delay_s: 0, topics, grace: Graces::default() };
+        let start = worker.state(0).start.clone();
+        view.apply(Delta { new_sources: vec![def], new_partitions: vec![start], ..Delta::default() });
+        Pipeline { worker, view, offset: 0, spare: Vec::new() }
+    }
+}
+
+impl Pipeline {
+    /// Reads a record as it arrives.
+    pub fn record(&mut self, value: &[u8], append_ns: i64) {
+        let record = Record { offset: self.offset, append_ns, value: Some(value) };
+        self.worker.record(0, record, append_ns, DeadLetters::Count);
+        self.offset += 1;
+    }
+
+    /// Commits what was read; the clock stands at the watermark.
+    pub fn commit(&mut self) {
+        let id = SourceId(0);
+        let mut cut = self.worker.cut(false, std::mem::take(&mut self.spare));
+        let groups = cut.counted.iter_mut().flat_map(|counted| seal(id, &mut counted.entries)).collect();
+        let sightings = cut.counted.iter_mut().flat_map(|counted| seal_sightings(id, &mut counted.sightings)).collect();
+        let clock_ns = self.worker.state(0).watermark_ns;
+        let sources = vec![SourceCut { id, clock_ns, paced_ns: 0, arrived_ns: 0, left_out: Vec::new() }];
+        let (names, keys, parts) = (cut.names, cut.keys, cut.parts);
+        self.view.apply(Delta { names, keys, parts, groups, sightings, sources, ..Delta::default() });
+        self.spare = cut.counted;
+    }
 }
 
 /// How long `work` takes.

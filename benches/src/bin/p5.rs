@@ -6,10 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
 
 use larum_aggregate::time::WINDOWS;
-use larum_aggregate::{Delta, Graces, SourceCut, SourceDef, SourceId, seal, seal_sightings};
-use larum_benches::{REPETITIONS, median, reference_profile, registry, time, worker};
+use larum_benches::{Pipeline, REPETITIONS, median, reference_profile, time};
 use larum_export::{Flavour, ProtoWriter, TextWriter};
-use larum_fold::{DeadLetters, Record};
 use larum_load::{Generator, Profile};
 use larum_view::signals::{SIGNALS, SignalType};
 use larum_view::{Exposure, Reading, View};
@@ -18,7 +16,6 @@ use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, Opt
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const SOURCE: SourceId = SourceId(0);
 /// So many of the reference load's tenants have about 100,000 lines, shown in full.
 const TENANTS: usize = 26;
 /// More than there are.
@@ -31,27 +28,14 @@ fn state() -> anyhow::Result<(View, i64)> {
     let profile = Profile { tenants: TENANTS, ..reference_profile() };
     let per_second = profile.events_per_second as usize;
     let mut generator = Generator::new(profile)?;
-    let mut worker = worker(&registry());
-    let mut view = View::default();
-    let def =
-        SourceDef { id: SOURCE, name: "auth".into(), delay_s: 0, topics: vec!["t".into()], grace: Graces::default() };
-    let start = worker.state(0).start.clone();
-    view.apply(Delta { new_sources: vec![def], new_partitions: vec![start], ..Delta::default() });
-    let mut now_ns = 0;
-    for offset in 0..(SECONDS * per_second) as i64 {
+    let (mut pipeline, mut now_ns) = (Pipeline::default(), 0);
+    for _ in 0..SECONDS * per_second {
         let record = generator.next_record();
         now_ns = record.due_ns;
-        let record = Record { offset, append_ns: now_ns, value: Some(record.bytes) };
-        worker.record(0, record, now_ns, DeadLetters::Count);
+        pipeline.record(record.bytes, now_ns);
     }
-    let mut cut = worker.cut(false, Vec::new());
-    let groups = cut.counted.iter_mut().flat_map(|of_source| seal(SOURCE, &mut of_source.entries)).collect();
-    let sightings = cut.counted.iter_mut().flat_map(|s| seal_sightings(SOURCE, &mut s.sightings)).collect();
-    let clock_ns = worker.state(0).watermark_ns;
-    let sources = vec![SourceCut { id: SOURCE, clock_ns, paced_ns: 0, arrived_ns: 0, left_out: Vec::new() }];
-    let (names, keys, parts) = (cut.names, cut.keys, cut.parts);
-    view.apply(Delta { names, keys, parts, groups, sightings, sources, ..Delta::default() });
-    Ok((view, now_ns))
+    pipeline.commit();
+    Ok((pipeline.view, now_ns))
 }
 
 /// Names and values of a line's labels, without `le`.
