@@ -24,7 +24,11 @@ fn main() -> anyhow::Result<()> {
     larum_tests::process::run(larum()?, fill.iter().chain(&mix), "")?;
     let (listen, dir) = (format!("127.0.0.1:{port}"), state.path().display().to_string());
     let flags = ["run", "--brokers", &brokers, "--topic", "auth", "--start-at", "earliest"];
-    let places = ["--listen", &listen, "--state", &dir];
+    // All that is in the store is to be shown, which is more than a scrape holds by default.
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), "limits: {series: 10000000, memory: 16GiB}\n")?;
+    let config = file.path().display().to_string();
+    let places = ["--config", &config, "--listen", &listen, "--state", &dir];
     let start = || Child::spawn(larum()?, flags.iter().chain(&places), &[]);
     let mut child = start()?;
     wait_until("the end of the topic", Duration::from_secs(120), || {

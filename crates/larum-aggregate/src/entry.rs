@@ -62,13 +62,15 @@ pub fn seal(source: SourceId, entries: &mut Vec<Entry>) -> Vec<Group> {
     for same_group in entries.chunk_by(|a, b| a.group() == b.group()) {
         let group = same_group[0].group();
         let (pane, totals) = ((group >> 1) as u32 & NO_PANE, group & 1 == 1);
-        let (mut counts, mut sums) = (RunWriter::default(), RunWriter::default());
-        for entry in same_group {
-            let cell = entry.cell();
-            counts.push(cell, u64::from(entry.count));
+        let mut counts = RunWriter::with_room(same_group.len());
+        let mut sums = RunWriter::with_room(if totals { same_group.len() } else { 0 });
+        for same_place in same_group.chunk_by(|a, b| a.place == b.place) {
+            let cell = same_place[0].cell();
+            counts.push(cell, same_place.iter().map(|entry| u64::from(entry.count)).sum());
             if totals && cell.slot().bucket().is_some() {
                 let of_code = Cell::new(cell.key(), cell.slot().without_bucket());
-                sums.push(of_code, u128::from(entry.latency_ns) * u128::from(entry.count));
+                let sum_ns = |entry: &Entry| u128::from(entry.latency_ns) * u128::from(entry.count);
+                sums.push(of_code, same_place.iter().map(sum_ns).sum());
             }
         }
         groups.push(Group {

@@ -225,6 +225,9 @@ impl<W: Weight> Iterator for Cells<'_, W> {
     }
 }
 
+/// Bytes that a cell usually takes at most.
+const CELL_BYTES: usize = 8;
+
 /// Writes a [`Run`], cell by cell.
 #[derive(Debug)]
 pub struct RunWriter<W> {
@@ -244,6 +247,13 @@ impl<W> Default for RunWriter<W> {
 }
 
 impl<W: Weight> RunWriter<W> {
+    /// A writer with memory for about so many cells.
+    pub fn with_room(cells: usize) -> Self {
+        let mut writer = RunWriter::default();
+        writer.run.bytes.reserve(cells * CELL_BYTES);
+        writer
+    }
+
     /// Adds a cell that is not before the last one.
     #[inline]
     pub fn push(&mut self, cell: Cell, weight: W) {
@@ -275,10 +285,9 @@ impl<W: Weight> RunWriter<W> {
         self.run.cells += 1;
     }
 
-    /// The run, in memory of its size.
+    /// The run; its memory may have room to spare.
     pub fn finish(mut self) -> Run<W> {
         self.write(false);
-        self.run.bytes.shrink_to_fit();
         self.run
     }
 }
@@ -304,7 +313,10 @@ pub fn merge<'r, W: Weight + 'r>(
             None => drop(PeekMut::pop(head)),
         }
     }
-    writer.finish()
+    // It is kept for long, so in memory of its size.
+    let mut run = writer.finish();
+    run.bytes.shrink_to_fit();
+    run
 }
 
 /// The cell of a run that comes next; the lowest is the greatest.

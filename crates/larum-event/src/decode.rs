@@ -100,7 +100,7 @@ impl Decoder {
         if record.iter().all(|b| matches!(b, b' ' | b'\n' | b'\t' | b'\r')) {
             return Err(Reject::Empty);
         }
-        simdutf8::basic::from_utf8(record).map_err(|_| Reject::NotUtf8)
+        std::str::from_utf8(record).map_err(|_| Reject::NotUtf8)
     }
 
     fn decode_text<'a>(&'a mut self, record: &'a str) -> Result<AuthEvent<'a>, Reject> {
