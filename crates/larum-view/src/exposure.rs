@@ -23,6 +23,13 @@ const QUANTILES: u64 = 3;
 /// Of the lines, so many are planned; the rest is for what comes until the next plan.
 const PLANNED: (u64, u64) = (95, 100);
 
+/// A plan is outgrown once there are more new keys than one in so many.
+const OUTGROWN: usize = 50;
+
+fn planned_lines(lines_max: u64) -> u64 {
+    lines_max.saturating_mul(PLANNED.0) / PLANNED.1
+}
+
 /// How much of a key is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Detail {
@@ -115,7 +122,7 @@ impl Exposure {
             keys.push(Ranked { rank, id: def.id, lines: Lines::of(counted, windows), detail: Detail::Hidden });
         });
         keys.sort_by_key(|key| (std::cmp::Reverse(key.rank), key.id));
-        let planned = lines_max.saturating_mul(PLANNED.0) / PLANNED.1;
+        let planned = planned_lines(lines_max);
         let mut used = 0;
         for detail in &Detail::ALL[1..] {
             for key in &mut keys {
@@ -137,8 +144,16 @@ impl Exposure {
     /// The detail at which a key is shown after others took `used` lines: as planned, or less if that does not fit.
     pub fn detail(&self, id: KeyId, lines: Lines, used: u64) -> Detail {
         let planned = self.planned(id);
-        let fits = |detail: &&Detail| **detail <= planned && used + lines.at(**detail) <= self.lines_max;
+        // Keys that came or grew since the plan show their counters out of what others leave free.
+        let most = |detail| if detail > Detail::Counters { planned_lines(self.lines_max) } else { self.lines_max };
+        let fits = |detail: &&Detail| **detail <= planned && used + lines.at(**detail) <= most(**detail);
         Detail::ALL.iter().rev().find(fits).copied().unwrap_or(Detail::Hidden)
+    }
+
+    /// Whether a view has many keys that were not there when this was planned.
+    pub fn is_outgrown(&self, view: &View) -> bool {
+        let (planned, keys) = (self.details.len(), view.keys().count());
+        keys > planned + planned / OUTGROWN
     }
 
     /// Most lines of all keys together.
@@ -206,6 +221,7 @@ mod tests {
         assert_eq!(details(&view, &plan(3, &none)), [hidden, rest, hidden, rest], "95 % of 3 are 2");
         // What is unplanned takes what is left, and never more.
         let unplanned = Exposure { lines_max: 50, ..Exposure::default() };
+        assert!(unplanned.is_outgrown(&view) && !plan(50, &none).is_outgrown(&view));
         assert_eq!(details(&view, &unplanned), [Detail::Full, Detail::Full, rest, rest]);
     }
 

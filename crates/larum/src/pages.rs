@@ -52,7 +52,9 @@ impl LarumPages {
         let mut planned = self.exposure.lock().unwrap_or_else(PoisonError::into_inner);
         let before = planned.as_ref().map(|(_, exposure)| exposure.clone()).unwrap_or_default();
         match &*planned {
-            Some((at_ns, exposure)) if now_ns - at_ns < PLAN_EVERY_NS => exposure.clone(),
+            Some((at_ns, exposure)) if now_ns - at_ns < PLAN_EVERY_NS && !exposure.is_outgrown(view) => {
+                exposure.clone()
+            }
             _ => {
                 let exposure = Arc::new(Exposure::plan(view, &self.windows, self.series_max, &before));
                 *planned = Some((now_ns, exposure.clone()));

@@ -21,6 +21,7 @@ pub struct Larum {
     pub port: u16,
     pub state: tempfile::TempDir,
     child: Option<Child>,
+    _config: Option<tempfile::NamedTempFile>,
 }
 
 impl Larum {
@@ -46,7 +47,14 @@ impl Larum {
         }
         args.extend(["--listen".to_string(), format!("127.0.0.1:{port}")]);
         args.extend(more.iter().map(|m| m.to_string()));
-        let mut larum = Larum { args, port, state, child: None };
+        // Tests compare every series, so all of them are to be shown.
+        let config = (!args.contains(&"--config".to_string())).then(|| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), "limits: {series: 10000000, memory: 16GiB}\n").unwrap();
+            args.extend(["--config".to_string(), file.path().display().to_string()]);
+            file
+        });
+        let mut larum = Larum { args, port, state, child: None, _config: config };
         larum.again();
         larum
     }
