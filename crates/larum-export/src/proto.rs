@@ -102,7 +102,10 @@ impl ProtoWriter {
             field_bytes(&mut head, 1, signal.name.as_bytes());
             field_bytes(&mut head, 2, signal.help.as_bytes());
             field_varint(&mut head, 3, kind);
-            field_bytes(&mut head, 5, signal.unit.as_bytes());
+            // Prometheus refuses a whole scrape for a unit that does not end the name.
+            if let Some(unit) = signal.unit_in_name() {
+                field_bytes(&mut head, 5, unit.as_bytes());
+            }
             varint(&mut out, (head.len() + metrics.len()) as u64);
             out.extend_from_slice(&head);
             out.extend_from_slice(metrics);

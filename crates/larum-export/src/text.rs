@@ -83,9 +83,8 @@ impl TextWriter {
             _ => signal.name,
         };
         let _ = write!(out, "# HELP {name} {}\n# TYPE {name} {kind}\n", signal.help);
-        let has_unit = name.strip_suffix(signal.unit).is_some_and(|rest| rest.ends_with('_'));
-        if is_open && has_unit {
-            let _ = writeln!(out, "# UNIT {name} {}", signal.unit);
+        if let Some(unit) = signal.unit_in_name().filter(|_| is_open) {
+            let _ = writeln!(out, "# UNIT {name} {unit}");
         }
     }
 

@@ -293,5 +293,11 @@ fn every_signal_has_a_family() {
         let family = writer.family(signal);
         writer.classic(family, &[], ClassicRead { buckets: &[], sum: 0.0, count: 0 });
     }
-    assert_eq!(families(&writer.finish()).len(), SIGNALS.len());
+    let families = families(&writer.finish());
+    assert_eq!(families.len(), SIGNALS.len());
+    // Prometheus 3 refuses a whole scrape otherwise.
+    for family in families.iter().filter(|family| !family.unit.is_empty()) {
+        let name = family.name.strip_suffix("_total").unwrap_or(&family.name);
+        assert!(name.ends_with(&format!("_{}", family.unit)), "{}: {}", family.name, family.unit);
+    }
 }

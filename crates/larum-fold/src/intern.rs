@@ -230,19 +230,22 @@ impl Interner {
         let region = self.place(NameKind::Region, wanted.region, asked);
         let component = wanted.component.map(|(kind, raw)| (kind, self.place(kind, raw, asked)));
         let places = Places { source: wanted.source, tenant, region, component };
-        match self.known(places) {
-            Some(KeyId(REFUSED)) if self.is_still_refused(asked) => {
-                self.refused_events += 1;
-                self.of_places(places.broader(), asked)
-            }
-            Some(key) if key != KeyId(REFUSED) => key,
-            _ => self.resolve(places, asked),
-        }
+        self.of_places(places, asked)
     }
 
+    /// The key of places, or a broader one; what was refused is not asked for again while that cannot help.
     #[inline]
-    fn of_places(&mut self, places: Places, asked: Asked<'_>) -> KeyId {
-        self.known(places).filter(|key| *key != KeyId(REFUSED)).unwrap_or_else(|| self.resolve(places, asked))
+    fn of_places(&mut self, mut places: Places, asked: Asked<'_>) -> KeyId {
+        loop {
+            match self.known(places) {
+                Some(KeyId(REFUSED)) if self.is_still_refused(asked) => {
+                    self.refused_events += 1;
+                    places = places.broader();
+                }
+                Some(key) if key != KeyId(REFUSED) => return key,
+                _ => return self.resolve(places, asked),
+            }
+        }
     }
 
     /// Whether what was refused would be refused again, so that nobody need be asked. Slots are freed only after
@@ -272,8 +275,10 @@ impl Interner {
                 }
             }
         }
-        self.refused.push(places);
-        self.remember(places, KeyId(REFUSED));
+        if self.known(places) != Some(KeyId(REFUSED)) {
+            self.refused.push(places);
+            self.remember(places, KeyId(REFUSED));
+        }
     }
 
     fn remember(&mut self, places: Places, key: KeyId) {
@@ -356,6 +361,22 @@ mod tests {
             let refused = if component { 6 + 1 + 3 + 2 } else { 6 + 1 + 3 };
             assert_eq!(registry.key_usage().refused(), refused, "component {component}");
         }
+    }
+
+    /// With no slot left at all, the broader keys are refused too: nobody is asked with every event, nothing grows.
+    #[test]
+    fn refusals_of_broader_keys_are_remembered_once() {
+        let registry = Registry::new(Budgets { keys: 2, ..Budgets::default() }, (1, 2), &[], &[], (0, 0));
+        let mut interner = Interner::new((1, 2), 1);
+        let asked = Asked { registry: &registry, success: true };
+        for (kind, name) in [(NameKind::Tenant, "a"), (NameKind::Region, "r"), (NameKind::Service, "s")] {
+            assert_ne!(interner.name(kind, Some(name), asked), NameId::OTHER);
+        }
+        registry.close(true);
+        let keys: Vec<KeyId> = (0..1_000).map(|_| interner.key(wanted("a", true), asked)).collect();
+        assert!(keys.iter().all(|key| *key == keys[0]));
+        assert!(interner.refused.len() <= 2, "{}", interner.refused.len());
+        assert!(interner.refused_events >= 2 * 900, "{}", interner.refused_events);
     }
 
     #[test]

@@ -39,6 +39,14 @@ pub struct Signal {
     pub precision: Precision,
 }
 
+impl Signal {
+    /// Its unit, if the name of its family (without `_total`) ends with it: only then may an exposition state it.
+    pub fn unit_in_name(&self) -> Option<&'static str> {
+        let family = self.name.strip_suffix("_total").unwrap_or(self.name);
+        family.strip_suffix(self.unit).is_some_and(|rest| rest.ends_with('_')).then_some(self.unit)
+    }
+}
+
 /// Declares the signals, a constant for each, and the list of all.
 macro_rules! signals {
     ($($id:ident: $kind:ident $unit:literal $precision:expr, $name:literal [$($label:literal),*] $help:literal;)+) => {
