@@ -87,10 +87,15 @@ async fn answer(request: Request<Incoming>, pages: Arc<dyn Pages>) -> Result<Res
     Ok(match request.uri().path() {
         "/metrics" => {
             // One at a time: scrapers share what reading the state costs, and texts do not pile up in memory.
-            let _turn = SCRAPES.acquire().await;
+            let turn = SCRAPES.acquire().await;
             let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let (format, gzip) = (Format::accepted(header(ACCEPT)), takes_gzip(header(ACCEPT_ENCODING)));
-            match tokio::task::spawn_blocking(move || scrape(&*pages, format, gzip)).await {
+            let scraping = tokio::task::spawn_blocking(move || {
+                // Held by the work itself: a client that goes away does not make room for another.
+                let _turn = turn;
+                scrape(&*pages, format, gzip)
+            });
+            match scraping.await {
                 Ok(body) => scraped(body, format, gzip),
                 Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("the scrape failed: {error}\n")),
             }

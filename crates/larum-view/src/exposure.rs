@@ -64,6 +64,8 @@ impl Detail {
 pub struct Exposure {
     details: HashMap<KeyId, Detail, FixedState>,
     lines_max: u64,
+    /// More than half of the lines are free.
+    is_roomy: bool,
 }
 
 /// Sample lines of a key at each detail, at most.
@@ -133,7 +135,8 @@ impl Exposure {
                 }
             }
         }
-        Exposure { details: keys.into_iter().map(|key| (key.id, key.detail)).collect(), lines_max }
+        let details = keys.into_iter().map(|key| (key.id, key.detail)).collect();
+        Exposure { details, lines_max, is_roomy: used < lines_max / 2 }
     }
 
     /// The detail that is planned for a key.
@@ -143,7 +146,9 @@ impl Exposure {
 
     /// The detail at which a key is shown after others took `used` lines: as planned, or less if that does not fit.
     pub fn detail(&self, id: KeyId, lines: Lines, used: u64) -> Detail {
-        let planned = self.planned(id);
+        let is_planned = self.details.contains_key(&id);
+        // New keys may have all only where there is plenty: they come in any order, and take nothing from planned ones.
+        let planned = if is_planned || self.is_roomy { self.planned(id) } else { Detail::Counters };
         // Keys that came or grew since the plan show their counters out of what others leave free.
         let most = |detail| if detail > Detail::Counters { planned_lines(self.lines_max) } else { self.lines_max };
         let fits = |detail: &&Detail| **detail <= planned && used + lines.at(**detail) <= most(**detail);
@@ -220,7 +225,7 @@ mod tests {
         assert_eq!(details(&view, &plan(60, &none)), [rest, Detail::Full, rest, Detail::Full]);
         assert_eq!(details(&view, &plan(3, &none)), [hidden, rest, hidden, rest], "95 % of 3 are 2");
         // What is unplanned takes what is left, and never more.
-        let unplanned = Exposure { lines_max: 50, ..Exposure::default() };
+        let unplanned = Exposure { lines_max: 50, is_roomy: true, ..Exposure::default() };
         assert!(unplanned.is_outgrown(&view) && !plan(50, &none).is_outgrown(&view));
         assert_eq!(details(&view, &unplanned), [Detail::Full, Detail::Full, rest, rest]);
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::FixedState;
-use larum_aggregate::change::keep_newest;
+use larum_aggregate::change::{CHANGES_MAX, keep_newest};
 use larum_aggregate::run::{Weight, merge};
 use larum_aggregate::time::{LONGEST_WINDOW_S, PANE_S, SECOND_NS, Window, second_of};
 use larum_aggregate::{
@@ -120,7 +120,11 @@ impl View {
         }
         for change in delta.changes {
             if let Some(source) = self.sources.get_mut(&change.source) {
-                source.pending_at(change.tick).changes.push(change);
+                let changes = &mut source.pending_at(change.tick).changes;
+                changes.push(change);
+                if changes.len() >= 4 * CHANGES_MAX {
+                    keep_newest(changes);
+                }
             }
         }
         for group in delta.sequences {

@@ -65,6 +65,8 @@ pub struct Keeper {
     was_stalled: bool,
     /// Memory for the workers' next cuts.
     spare: Vec<Vec<Counted>>,
+    /// Memory for what several workers counted together; empty between rounds.
+    merged: Vec<Counted>,
     /// Memory of the last commit's bytes: fresh pages for every commit would cost more than writing them.
     buffer: Vec<u8>,
     /// Slots that were announced to be freed at the next commit.
@@ -94,6 +96,7 @@ impl Keeper {
             pending: None,
             was_stalled: false,
             spare: Vec::new(),
+            merged: Vec::new(),
             buffer: Vec::new(),
             retiring: None,
         }
@@ -178,18 +181,20 @@ impl Keeper {
             delivered: round.delivered,
             ..Delta::default()
         };
-        let mut counted: Vec<Counted> = Vec::new();
+        let is_alone = round.cuts.len() == 1;
+        let mut counted: Vec<Counted> = std::mem::take(&mut self.merged);
         let mut statuses: BTreeMap<SourceId, Vec<PartStatus>> = BTreeMap::new();
         for WorkerCut { cut, statuses: of_worker } in round.cuts {
             for (source, status) in of_worker {
                 statuses.entry(source).or_default().push(status);
             }
-            match counted.is_empty() {
-                true => counted = cut.counted,
-                false => {
-                    counted.iter_mut().zip(&cut.counted).for_each(|(all, of_worker)| all.extend(of_worker));
-                    self.spare.push(cut.counted);
-                }
+            if is_alone {
+                counted = cut.counted;
+            } else {
+                // Into memory of the keeper's own: a worker's would grow to that of all, and wander among them.
+                counted.resize_with(counted.len().max(cut.counted.len()), Counted::default);
+                counted.iter_mut().zip(&cut.counted).for_each(|(all, of_worker)| all.extend(of_worker));
+                self.spare.push(cut.counted);
             }
             delta.parts.extend(cut.parts);
             delta.names.extend(cut.names);
@@ -205,7 +210,10 @@ impl Keeper {
             keep_newest(&mut of_source.changes);
             delta.changes.append(&mut of_source.changes);
         }
-        self.spare.push(counted);
+        match is_alone {
+            true => self.spare.push(counted),
+            false => self.merged = counted,
+        }
         self.advance(round.now_ns, &statuses, &mut delta);
         self.retire(&mut delta);
         delta

@@ -52,7 +52,9 @@ impl LarumPages {
         let mut planned = self.exposure.lock().unwrap_or_else(PoisonError::into_inner);
         let before = planned.as_ref().map(|(_, exposure)| exposure.clone()).unwrap_or_default();
         match &*planned {
-            Some((at_ns, exposure)) if now_ns - at_ns < PLAN_EVERY_NS && !exposure.is_outgrown(view) => {
+            Some((at_ns, exposure))
+                if (0..PLAN_EVERY_NS).contains(&(now_ns - at_ns)) && !exposure.is_outgrown(view) =>
+            {
                 exposure.clone()
             }
             _ => {
