@@ -375,14 +375,15 @@ pub struct Delta {
     pub retired_names: Vec<NameId>,
 }
 
-/// Version of the wire form that is written; the one before is still read.
-pub const WIRE_VERSION: u8 = 1;
+/// Version of the wire form that is written, and the only one that is read: stores of version 1, which was never released,
+/// are refused.
+pub const WIRE_VERSION: u8 = 2;
 
 /// Why bytes are no Delta.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DeltaError {
     /// Written by another version of Larum.
-    #[error("format version {0} is not known to this version of Larum, which reads up to {WIRE_VERSION}")]
+    #[error("format version {0} is not known to this version of Larum, which reads version {WIRE_VERSION}")]
     UnknownVersion(u8),
     /// The version is right, the rest is not.
     #[error("the bytes are damaged: {0}")]
@@ -511,10 +512,10 @@ mod tests {
     }
 
     #[test]
-    fn wire_form_of_version_1_is_pinned() {
+    fn wire_form_of_version_2_is_pinned() {
         let bytes = sample().encode();
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/delta-v1.hex");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/delta-v2.hex");
         if std::env::var_os("LARUM_BLESS").is_some() {
             std::fs::write(path, &hex).unwrap();
         }
@@ -525,6 +526,7 @@ mod tests {
     #[test]
     fn other_versions_and_damage_are_told_apart() {
         assert_eq!(Delta::decode(&[9, 0]), Err(DeltaError::UnknownVersion(9)));
+        assert_eq!(Delta::decode(&[1, 0]), Err(DeltaError::UnknownVersion(1)), "its layout was another");
         assert!(matches!(Delta::decode(&[WIRE_VERSION, 255]), Err(DeltaError::Damaged(_))));
         assert!(matches!(Delta::decode(&[]), Err(DeltaError::Damaged(_))));
     }

@@ -109,6 +109,24 @@ pub fn upper_seconds(bucket: Bucket) -> f64 {
     }
 }
 
+/// Classic buckets end at these powers of two seconds: 2^-10 (about 1 ms) to 2^7 (128 s). Each is a bound of the layout,
+/// so they are exact.
+pub const CLASSIC_POWERS: std::ops::RangeInclusive<i32> = -10..=7;
+
+/// Of sparse `(bucket, count)` pairs in bucket order, how many lie at or below 2^power seconds, for each of
+/// [`CLASSIC_POWERS`].
+pub fn classic(buckets: &[(Bucket, u64)]) -> impl Iterator<Item = (i32, u64)> {
+    let (mut below, mut rest) = (0, buckets);
+    CLASSIC_POWERS.map(move |power| {
+        let last = (power * BUCKETS_PER_OCTAVE + ONE_SECOND_OFFSET - 1) as Bucket;
+        while let Some(((_, count), after)) = rest.split_first().filter(|(first, _)| first.0 <= last) {
+            below += count;
+            rest = after;
+        }
+        (power, below)
+    })
+}
+
 /// The value at quantile `q` of sparse `(bucket, count)` pairs in bucket order, in seconds, as Prometheus computes it
 /// for native histograms: exponential interpolation within the bucket. `None` without samples.
 pub fn quantile_seconds(buckets: &[(Bucket, u64)], q: f64) -> Option<f64> {

@@ -4,11 +4,9 @@
 //! Written by hand, because samples come as borrowed labels and go out as bytes: a message tree in between would cost more
 //! than the samples. A test reads everything back through the message types.
 
-use larum_aggregate::histogram::{Bucket, ZERO_BUCKET};
+use larum_aggregate::histogram::{Bucket, ZERO_BUCKET, classic};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
-
-use crate::text::{CLASSIC_POWERS, last_bucket};
 
 /// Base-2 exponential buckets, eight per doubling.
 const SCHEMA: i64 = 3;
@@ -219,12 +217,7 @@ impl Sink for ProtoWriter {
         self.value.clear();
         field_varint(&mut self.value, 1, count);
         field_double(&mut self.value, 2, histogram.sum_ns as f64 / 1e9);
-        let (mut below, mut at) = (0, 0);
-        for power in CLASSIC_POWERS {
-            while let Some((_, count)) = histogram.buckets.get(at).filter(|b| b.0 <= last_bucket(power)) {
-                below += count;
-                at += 1;
-            }
+        for (power, below) in classic(histogram.buckets) {
             self.bucket(f64::exp2(f64::from(power)), below);
         }
         self.native(histogram.buckets);

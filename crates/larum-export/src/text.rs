@@ -3,19 +3,15 @@
 use std::io::Write;
 use std::sync::LazyLock;
 
-use larum_aggregate::histogram::{BUCKETS_PER_OCTAVE, Bucket, ONE_SECOND_OFFSET};
+use larum_aggregate::histogram::{CLASSIC_POWERS, classic};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
 
-/// Classic buckets end at these powers of two seconds: 2^-10 (about 1 ms) to 2^7 (128 s). Each is a bound of the layout,
-/// so they are exact.
-pub const CLASSIC_POWERS: std::ops::RangeInclusive<i32> = -10..=7;
-
-/// These powers with their bounds as text, which are written again and again: as text format 0.0.4 has them, and in the
+/// The bounds of classic buckets as text, which are written again and again: as text format 0.0.4 has them, and in the
 /// canonical form of OpenMetrics.
-static CLASSIC_BOUNDS: LazyLock<Vec<(i32, [String; 2])>> = LazyLock::new(|| {
+static CLASSIC_BOUNDS: LazyLock<Vec<[String; 2]>> = LazyLock::new(|| {
     let bound = |power| f64::exp2(f64::from(power));
-    CLASSIC_POWERS.map(|power| (power, [bound(power).to_string(), format!("{:?}", bound(power))])).collect()
+    CLASSIC_POWERS.map(|power| [bound(power).to_string(), format!("{:?}", bound(power))]).collect()
 });
 
 /// Which text it is.
@@ -170,11 +166,6 @@ fn float(value: f64) -> impl FnOnce(&mut Vec<u8>) {
     }
 }
 
-/// Last bucket at or below 2^`power` seconds.
-pub fn last_bucket(power: i32) -> Bucket {
-    (power * BUCKETS_PER_OCTAVE + ONE_SECOND_OFFSET - 1) as Bucket
-}
-
 impl Sink for TextWriter {
     fn family(&mut self, signal: &Signal) -> Family {
         match self.families.get_mut(self.named) {
@@ -202,15 +193,10 @@ impl Sink for TextWriter {
     }
 
     fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
-        let (mut below, mut at) = (0, 0);
-        for (power, bounds) in CLASSIC_BOUNDS.iter() {
-            while let Some((_, count)) = histogram.buckets.get(at).filter(|b| b.0 <= last_bucket(*power)) {
-                below += count;
-                at += 1;
-            }
+        for (bounds, (_, below)) in CLASSIC_BOUNDS.iter().zip(classic(histogram.buckets)) {
             self.line(family, "_bucket", labels, Some(self.bound(bounds)), int(below));
         }
-        let total = below + histogram.buckets[at..].iter().map(|b| b.1).sum::<u64>();
+        let total = histogram.buckets.iter().map(|bucket| bucket.1).sum();
         self.line(family, "_bucket", labels, Some("+Inf"), int(total));
         self.line(family, "_sum", labels, None, seconds(histogram.sum_ns));
         self.line(family, "_count", labels, None, int(total));

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
+use larum_aggregate::histogram::CLASSIC_POWERS;
 use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, Window};
 use larum_aggregate::{KeyId, NameId};
 use larum_event::{Kind, Measured};
@@ -15,7 +16,7 @@ use crate::scan::Counted;
 use crate::view::View;
 
 /// Sample lines of a histogram in text: its buckets, `+Inf`, sum and count.
-pub const HISTOGRAM_LINES: u64 = 21;
+pub const HISTOGRAM_LINES: u64 = (*CLASSIC_POWERS.end() - *CLASSIC_POWERS.start() + 1) as u64 + 3;
 /// Gauges of logins in a window, without the distinct ones.
 const LOGIN_GAUGES: u64 = 4;
 /// Quantiles of a token op in a window.
