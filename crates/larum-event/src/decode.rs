@@ -8,6 +8,7 @@ use crate::json::{Marks, NotJson, Scanner};
 use crate::layout::Layout;
 use crate::reader::Reader;
 use crate::reject::Reject;
+use crate::time::Minute;
 
 /// How many events a record of a source holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,7 @@ impl Default for Limits {
 pub struct Decoder {
     limits: Limits,
     marks: Marks,
+    minute: Minute,
     layout: Layout,
     raw: RawEvent,
     scratch: String,
@@ -104,8 +106,9 @@ impl Decoder {
     }
 
     fn decode_text<'a>(&'a mut self, record: &'a str) -> Result<AuthEvent<'a>, Reject> {
-        let Decoder { marks, layout, raw, scratch, stack, .. } = self;
-        let mut reader = Reader { record, scanner: Scanner::new(record.as_bytes(), marks), scratch, stack, layout };
+        let Decoder { marks, minute, layout, raw, scratch, stack, .. } = self;
+        let scanner = Scanner::new(record.as_bytes(), marks);
+        let mut reader = Reader { record, scanner, scratch, stack, minute, layout };
         reader.scanner.blanks();
         reader.read(raw).map_err(|NotJson| Reject::NotJson)?;
         reader.scanner.end().map_err(|NotJson| Reject::NotJson)?;
@@ -113,8 +116,9 @@ impl Decoder {
     }
 
     fn decode_array(&mut self, record: &str, mut visit: impl FnMut(&AuthEvent<'_>)) -> Result<usize, Reject> {
-        let Decoder { marks, layout, raw, scratch, stack, .. } = self;
-        let mut reader = Reader { record, scanner: Scanner::new(record.as_bytes(), marks), scratch, stack, layout };
+        let Decoder { marks, minute, layout, raw, scratch, stack, .. } = self;
+        let scanner = Scanner::new(record.as_bytes(), marks);
+        let mut reader = Reader { record, scanner, scratch, stack, minute, layout };
         reader.scanner.blanks();
         let is_array = reader.scanner.take(b'[');
         let (mut events, mut first_bad) = (0, None);

@@ -1,5 +1,6 @@
 //! One event: what was read of its record, and the view of it that is handed out.
 
+use crate::hex;
 use crate::json::Text;
 use crate::keys::{KEYS, Key};
 use crate::reject::Reject;
@@ -168,17 +169,17 @@ impl<'a> AuthEvent<'a> {
 
     /// W3C trace id.
     pub fn trace_id(&self) -> Option<[u8; 16]> {
-        self.given(Key::TraceId, self.raw.trace_id)
+        self.text(Key::TraceId).and_then(|digits| hex::bytes(digits.as_bytes()))
     }
 
     /// W3C span id.
     pub fn span_id(&self) -> Option<[u8; 8]> {
-        self.given(Key::SpanId, self.raw.span_id)
+        self.text(Key::SpanId).and_then(|digits| hex::bytes(digits.as_bytes()))
     }
 
     /// W3C span id of the caller.
     pub fn parent_span_id(&self) -> Option<[u8; 8]> {
-        self.given(Key::ParentSpanId, self.raw.parent_span_id)
+        self.text(Key::ParentSpanId).and_then(|digits| hex::bytes(digits.as_bytes()))
     }
 
     /// Place in an escalation chain; `permission` only.
@@ -238,9 +239,6 @@ pub struct RawEvent {
     pub latency_ns: Option<u64>,
     pub actor_type: ActorType,
     pub source_asn: u32,
-    pub trace_id: [u8; 16],
-    pub span_id: [u8; 8],
-    pub parent_span_id: [u8; 8],
     pub hop: Hop,
     pub epoch: u64,
     pub seq: u64,
@@ -262,9 +260,6 @@ impl Default for RawEvent {
             latency_ns: None,
             actor_type: ActorType::User,
             source_asn: 0,
-            trace_id: [0; 16],
-            span_id: [0; 8],
-            parent_span_id: [0; 8],
             hop: Hop::Gateway,
             epoch: 0,
             seq: 0,

@@ -4,12 +4,13 @@
 //! [`AuthEvent`]s or into the first [`Reject`] that applies. Nothing here knows Kafka, windows or a clock.
 //!
 //! Reading order: `vocabulary` and `event` (what an event is), `reject` (why a record is refused), `json` (strict JSON
-//! scanning), `number`, `time` and `words` (exact conversions), `keys` (what may stand where), `layout` (foresight),
+//! scanning), `number`, `time`, `hex` and `words` (exact conversions), `keys` (what may stand where), `layout` (foresight),
 //! `reader` and `decode` (the strict single-pass reader), `code` (the dense number of what is counted).
 
 mod code;
 mod decode;
 mod event;
+mod hex;
 mod json;
 mod keys;
 mod layout;

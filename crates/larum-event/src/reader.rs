@@ -1,12 +1,13 @@
 //! The strict reader: one pass over an event, every value checked as it comes, faults noted in their order.
 
 use crate::event::RawEvent;
+use crate::hex;
 use crate::json::{NotJson, Scanner, Text, Value};
 use crate::keys::{Key, Scope};
 use crate::layout::{Layout, Place, Step};
 use crate::number::{LATENCY_SCALE, Scaled, integer, latency_ns};
 use crate::reject::Reject;
-use crate::time::{EPOCH_SCALE, epoch_ns, parse_rfc3339_ns};
+use crate::time::{EPOCH_SCALE, Minute, epoch_ns};
 use crate::vocabulary::{ActorType, Hop, Kind, Op, Outcome, Reason};
 use crate::words::{self, Words};
 
@@ -38,6 +39,8 @@ pub struct Reader<'r, 's> {
     pub scratch: &'s mut String,
     /// Takes what is open while an unknown value is passed.
     pub stack: &'s mut Vec<u8>,
+    /// The minute that was read last.
+    pub minute: &'s mut Minute,
     /// What was learnt from the records before.
     pub layout: &'s mut Layout,
 }
@@ -176,8 +179,8 @@ impl Reader<'_, '_> {
                 }
             },
             Key::V => self.integer(step, 1, 1)?.map(drop).ok_or(Reject::UnknownVersion),
-            Key::TraceId => keep(&mut raw.trace_id, self.hex(step)?, Reject::BadField),
-            Key::SpanId => keep(&mut raw.span_id, self.hex(step)?, Reject::BadField),
+            Key::TraceId => self.hex::<32>(step, raw)?,
+            Key::SpanId => self.hex::<16>(step, raw)?,
             Key::ActorType => {
                 keep(&mut raw.actor_type, self.word(step)?.and_then(ActorType::from_words), Reject::BadField)
             }
@@ -216,7 +219,7 @@ impl Reader<'_, '_> {
             Key::Seq => keep(&mut raw.seq, self.integer(step, 0, i64::MAX as u64)?, bad),
             Key::EnqueuedTime => keep(&mut raw.enqueued_time_ns, self.time(step)?, bad),
             Key::Hop => keep(&mut raw.hop, self.word(step)?.and_then(Hop::from_words), bad),
-            _ => keep(&mut raw.parent_span_id, self.hex(step)?, bad),
+            _ => self.hex::<16>(step, raw)?,
         })
     }
 
@@ -285,7 +288,10 @@ impl Reader<'_, '_> {
     #[inline]
     fn time(&mut self, step: Step) -> Result<Option<i64>, NotJson> {
         Ok(match self.value(step)? {
-            Value::Text(text) => parse_rfc3339_ns(self.bytes(text)),
+            Value::Text(text) => {
+                let (of, start, end) = text.of(self.record, self.scratch);
+                self.minute.parse_rfc3339_ns(&of.as_bytes()[start..end])
+            }
             value => self.scaled(value, EPOCH_SCALE).and_then(epoch_ns),
         })
     }
@@ -299,32 +305,17 @@ impl Reader<'_, '_> {
         })
     }
 
-    #[inline]
-    fn hex<const N: usize>(&mut self, step: Step) -> Result<Option<[u8; N]>, NotJson> {
-        let Value::Text(text) = self.value(step)? else { return Ok(None) };
-        let digits = self.bytes(text);
-        if digits.len() != 2 * N {
-            return Ok(None);
-        }
-        let mut id = [0; N];
-        let mut wrong = 0;
-        for (byte, pair) in id.iter_mut().zip(digits.as_chunks::<2>().0) {
-            let (high, low) = (HEX[usize::from(pair[0])], HEX[usize::from(pair[1])]);
-            wrong |= high | low;
-            *byte = high << 4 | (low & 0xf);
-        }
-        Ok((wrong <= 0xf).then_some(id))
+    /// Keeps a text of `DIGITS` hex digits as it is: few are ever asked for.
+    #[inline(always)]
+    fn hex<const DIGITS: usize>(&mut self, step: Step, raw: &mut RawEvent) -> Result<Kept, NotJson> {
+        Ok(match self.value(step)? {
+            Value::Text(text)
+                if self.bytes(text).first_chunk::<DIGITS>().is_some_and(hex::is_hex) && text.len() == DIGITS =>
+            {
+                raw.texts[step.key as usize] = text;
+                Ok(())
+            }
+            _ => Err(Reject::BadField),
+        })
     }
 }
-
-/// Values of hex digits; 255 for what is none.
-const HEX: [u8; 256] = {
-    let (mut values, mut digit) = ([255; 256], 0);
-    while digit < 16 {
-        let (lower, upper) = (b"0123456789abcdef"[digit], b"0123456789ABCDEF"[digit]);
-        values[lower as usize] = digit as u8;
-        values[upper as usize] = digit as u8;
-        digit += 1;
-    }
-    values
-};

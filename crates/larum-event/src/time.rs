@@ -8,6 +8,13 @@ pub const TIME_MIN_NS: i64 = 946_684_800 * NS;
 pub const TIME_MAX_NS: i64 = 4_102_444_800 * NS;
 const NS: i64 = 1_000_000_000;
 
+/// `utc_s` is that of a year of four digits, so nothing can overflow but the nanoseconds.
+#[inline]
+fn in_range_ns(utc_s: i64, fraction_ns: i64) -> Option<i64> {
+    let ns = utc_s.checked_mul(NS)?.checked_add(fraction_ns)?;
+    (TIME_MIN_NS..=TIME_MAX_NS).contains(&ns).then_some(ns)
+}
+
 fn in_range(ns: i128) -> Option<i64> {
     let ns = i64::try_from(ns).ok()?;
     (TIME_MIN_NS..=TIME_MAX_NS).contains(&ns).then_some(ns)
@@ -38,27 +45,55 @@ pub fn epoch_ns(scaled: Scaled) -> Option<i64> {
 /// Years outside 2000 to 2100 and impossible dates give `None`. A leap second (`23:59:60` UTC) counts as the first
 /// second of the next day, as Unix time has none.
 pub fn parse_rfc3339_ns(text: &[u8]) -> Option<i64> {
-    // With the length known at once, no access to it needs a check.
-    let head: &[u8; 20] = text.first_chunk()?;
-    let separators = head[4] == b'-' && head[7] == b'-' && head[13] == b':' && head[16] == b':';
+    Minute::default().parse_rfc3339_ns(text)
+}
+
+/// The minute that was read last: most times are of the same one, whose text need not be read again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Minute {
+    /// `2026-03-14T09:20`, as it stood; 0 is no such text.
+    text: u128,
+    /// Its local time, seconds since the epoch.
+    local_s: i64,
+}
+
+impl Minute {
+    /// See [`parse_rfc3339_ns`].
+    #[inline]
+    pub fn parse_rfc3339_ns(&mut self, text: &[u8]) -> Option<i64> {
+        // With the length known at once, no access to it needs a check.
+        let head: &[u8; 20] = text.first_chunk()?;
+        let minute = u128::from_le_bytes(*head.first_chunk()?);
+        if self.text != minute {
+            *self = Minute { text: minute, local_s: minute_s(head)? };
+        }
+        let second = two(head, 17)?;
+        if head[16] != b':' || second > 60 {
+            return None;
+        }
+        let (fraction_ns, at) = fraction(text, 19)?;
+        let offset_s = offset(text.get(at..)?)?;
+        let utc_s = self.local_s + second - offset_s;
+        if second == 60 && utc_s.rem_euclid(86_400) != 0 {
+            return None;
+        }
+        in_range_ns(utc_s, fraction_ns)
+    }
+}
+
+/// The local time of `2026-03-14T09:20`, seconds since the epoch.
+#[cold]
+fn minute_s(head: &[u8; 20]) -> Option<i64> {
+    let separators = head[4] == b'-' && head[7] == b'-' && head[13] == b':';
     if !separators || head[10] | 0x20 != b't' {
         return None;
     }
     let year = two(head, 0)? * 100 + two(head, 2)?;
     let (month, day) = (two(head, 5)?, two(head, 8)?);
-    let (hour, minute, second) = (two(head, 11)?, two(head, 14)?, two(head, 17)?);
+    let (hour, minute) = (two(head, 11)?, two(head, 14)?);
     let valid_day = (1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day);
-    if !valid_day || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let (fraction_ns, at) = fraction(text, 19)?;
-    let offset_s = offset(&text[at..])?;
-    let local_s = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
-    let utc_s = local_s - offset_s;
-    if second == 60 && utc_s.rem_euclid(86_400) != 0 {
-        return None;
-    }
-    in_range(i128::from(utc_s) * i128::from(NS) + i128::from(fraction_ns))
+    (valid_day && hour <= 23 && minute <= 59)
+        .then(|| days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60)
 }
 
 /// Two digits at `at`.
@@ -73,6 +108,13 @@ fn two(text: &[u8], at: usize) -> Option<i64> {
 fn fraction(text: &[u8], at: usize) -> Option<(i64, usize)> {
     if text[at] != b'.' {
         return Some((0, at));
+    }
+    // Milliseconds are what most producers write.
+    if let Some([a, b, c, after]) = text.get(at + 1..).and_then(|rest| rest.first_chunk::<4>()) {
+        let [a, b, c, after] = [a, b, c, after].map(|byte| byte.wrapping_sub(b'0'));
+        if a <= 9 && b <= 9 && c <= 9 && after > 9 {
+            return Some(((i64::from(a) * 100 + i64::from(b) * 10 + i64::from(c)) * 1_000_000, at + 4));
+        }
     }
     let digits = text[at + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
     if digits == 0 || digits > 9 {
