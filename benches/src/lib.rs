@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use larum_aggregate::exemplar::choose;
 use larum_aggregate::{
     Delta, Graces, PartitionId, PartitionStart, SourceCut, SourceDef, SourceId, seal, seal_sightings,
 };
 use larum_event::Limits;
-use larum_fold::{Budgets, Counted, DeadLetters, PartitionState, Record, Registry, SourcePolicy, Worker};
+use larum_fold::{Budgets, Counted, DeadLetters, PartitionState, Record, Registry, SourcePolicy, Worker, no_header};
 use larum_load::{Generator, Profile};
-use larum_view::View;
+use larum_view::{Exemplars, View};
 
 /// Interleaved repetitions of the in-memory benches.
 pub const REPETITIONS: usize = 9;
@@ -64,6 +65,8 @@ pub struct Pipeline {
     pub worker: Worker,
     /// What was committed.
     pub view: View,
+    /// Traces of single requests.
+    pub exemplars: Exemplars,
     offset: i64,
     spare: Vec<Counted>,
 }
@@ -75,14 +78,14 @@ impl Default for Pipeline {
         let def = SourceDef { id: SourceId(0), name, delay_s: 0, topics, grace: Graces::default() };
         let start = worker.state(0).start.clone();
         view.apply(Delta { new_sources: vec![def], new_partitions: vec![start], ..Delta::default() });
-        Pipeline { worker, view, offset: 0, spare: Vec::new() }
+        Pipeline { worker, view, exemplars: Exemplars::default(), offset: 0, spare: Vec::new() }
     }
 }
 
 impl Pipeline {
     /// Reads a record as it arrives.
     pub fn record(&mut self, value: &[u8], append_ns: i64) {
-        let record = Record { offset: self.offset, append_ns, value: Some(value) };
+        let record = Record { offset: self.offset, append_ns, value: Some(value), traceparent: &no_header };
         self.worker.record(0, record, append_ns, DeadLetters::Count);
         self.offset += 1;
     }
@@ -93,10 +96,15 @@ impl Pipeline {
         let mut cut = self.worker.cut(false, std::mem::take(&mut self.spare));
         let groups = cut.counted.iter_mut().flat_map(|counted| seal(id, &mut counted.entries)).collect();
         let sightings = cut.counted.iter_mut().flat_map(|counted| seal_sightings(id, &mut counted.sightings)).collect();
+        let mut exemplars: Vec<_> =
+            cut.counted.iter_mut().flat_map(|counted| std::mem::take(&mut counted.exemplars)).collect();
+        choose(&mut exemplars);
+        self.exemplars.wait(exemplars, &self.view);
         let clock_ns = self.worker.state(0).watermark_ns;
         let sources = vec![SourceCut { id, clock_ns, paced_ns: 0, arrived_ns: 0, left_out: Vec::new() }];
         let (names, keys, parts) = (cut.names, cut.keys, cut.parts);
         self.view.apply(Delta { names, keys, parts, groups, sightings, sources, ..Delta::default() });
+        self.exemplars.show(&self.view);
         self.spare = cut.counted;
     }
 }

@@ -10,6 +10,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+pub use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
@@ -313,8 +314,21 @@ impl Producer {
         payload: Option<&[u8]>,
         timestamp_ms: Option<i64>,
     ) -> anyhow::Result<()> {
-        ensure!(timestamp_ms != Some(0), "librdkafka takes the timestamp 0 for none");
-        let (timestamp, headers, delivery_opaque) = (timestamp_ms, None, ());
+        self.produce_with(topic, partition, key, payload, timestamp_ms, None)
+    }
+
+    /// The same with headers.
+    pub fn produce_with(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: Option<&[u8]>,
+        payload: Option<&[u8]>,
+        timestamp: Option<i64>,
+        headers: Option<OwnedHeaders>,
+    ) -> anyhow::Result<()> {
+        ensure!(timestamp != Some(0), "librdkafka takes the timestamp 0 for none");
+        let delivery_opaque = ();
         let record = BaseRecord { topic, partition, payload, key, timestamp, headers, delivery_opaque };
         match self.inner.send(record) {
             Ok(()) => {}

@@ -196,3 +196,8 @@ pub fn services(part: &str) -> anyhow::Result<PathBuf> {
     }
     fs::canonicalize(&folder).with_context(|| format!("no folder {}", folder.display()))
 }
+
+/// Wall clock, Unix ms.
+pub fn now_ms() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
+}

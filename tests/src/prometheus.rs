@@ -100,6 +100,22 @@ impl Prometheus {
         series(&data["result"])?.map(|series| Ok((labels(series)?, samples(series)?))).collect()
     }
 
+    /// Exemplars of the last hour of the series that a query names: labels of the exemplar, and its value.
+    pub fn exemplars(&self, promql: &str) -> anyhow::Result<Vec<(Labels, f64)>> {
+        let now_s = process::now_ms() / 1000;
+        let (start, end) = ((now_s - 3600).to_string(), (now_s + 60).to_string());
+        let data = self.ask("query_exemplars", &[("query", promql), ("start", &start), ("end", &end)])?;
+        let mut found = Vec::new();
+        for exemplar in series(&data)?.filter_map(|series| series["exemplars"].as_array()).flatten() {
+            let labels = exemplar["labels"].as_object().with_context(|| format!("no labels in {exemplar}"))?;
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let value = exemplar["value"].as_str().and_then(|value| value.parse().ok());
+            let value = value.with_context(|| format!("no value in {exemplar}"))?;
+            found.push((labels.iter().map(|(name, value)| (name.clone(), text(value))).collect(), value));
+        }
+        Ok(found)
+    }
+
     /// Waits until the last scrape of the target was a success; the error says what Prometheus held against it.
     pub fn wait_for_target_up(&self) -> anyhow::Result<()> {
         let up = || self.query("up{job=\"larum\"} == 1").is_ok_and(|result| !result.is_empty()).then_some(());

@@ -34,6 +34,8 @@ pub struct Ev {
     pub reason: String,
     /// How long it took.
     pub latency_ns: Option<u64>,
+    /// Its trace.
+    pub trace: Option<u128>,
     /// How many it stands for.
     pub count: u64,
     /// Its audit queue; empty for other kinds, like all that follows.
@@ -149,6 +151,7 @@ pub fn random(rng: &mut Rng, now_ns: i64, minted: bool) -> Rec {
         outcome: ["success", "failure", "denied"][rng.usize(..3)].to_string(),
         reason: REASONS[rng.usize(..4)].to_string(),
         latency_ns: rng.bool().then(|| rng.u64(..3_000_000_000)),
+        trace: rng.bool().then(|| rng.u128(1..)),
         count: if rng.u8(..) < 10 { rng.u64(2..50) } else { 1 },
         queue: if kind == "audit" { ["q", "r"][rng.usize(..2)].to_string() } else { String::new() },
         producer: [None, Some("a"), Some("b")][rng.usize(..3)].map(String::from),
@@ -203,6 +206,9 @@ fn json(e: &Ev) -> String {
     if let Some(ns) = e.latency_ns {
         text += &format!(r#""latency_ms":{}.{:06},"#, ns / 1_000_000, ns % 1_000_000);
     }
+    if let Some(trace) = e.trace {
+        text += &format!(r#""trace_id":"{trace:032x}","#);
+    }
     text + &format!(r#""count":{},"tenant":"{}","outcome":"{}"}}"#, e.count, e.tenant, e.outcome)
 }
 
@@ -230,6 +236,19 @@ impl Partition {
             _ => None,
         };
         (self.origin..next).filter_map(change).collect()
+    }
+
+    /// Traces of slow and failed requests at offsets from the origin up to `next`, with their events and ticks.
+    pub fn telling(&self, next: i64) -> Vec<(u128, i64, &Ev)> {
+        let judged = self.judge().into_iter().filter(|(offset, _)| (self.origin..next).contains(offset));
+        let telling = judged.filter_map(|(offset, judged)| match &self.at(offset).body {
+            Body::Event(e) if ["login", "token", "permission"].contains(&e.kind.as_str()) => {
+                let is_telling = e.outcome != "success" || e.latency_ns? >= 500_000_000;
+                Some((e.trace?, judged.tick, &**e)).filter(|_| is_telling && e.latency_ns.is_some())
+            }
+            _ => None,
+        });
+        telling.collect()
     }
 
     /// Offset after its last record.

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use larum_aggregate::{SourceId, seal, seal_sightings};
 use larum_benches::{REPETITIONS, least, median, reference_load, registry, time, worker};
 use larum_event::{Decoder, Limits};
-use larum_fold::{DeadLetters, Record, Worker};
+use larum_fold::{DeadLetters, Record, Worker, no_header};
 use serde::Deserialize;
 
 #[global_allocator]
@@ -150,7 +150,7 @@ fn ours(worker: &mut Worker, load: &[(Vec<u8>, i64)], offset: &mut i64) -> (usiz
     let (mut rows, mut counted, mut spare) = (0, 0, Vec::new());
     for chunk in load.chunks(CUT) {
         for (value, append_ns) in chunk {
-            let record = Record { offset: *offset, append_ns: *append_ns, value: Some(value) };
+            let record = Record { offset: *offset, append_ns: *append_ns, value: Some(value), traceparent: &no_header };
             worker.record(0, record, *append_ns, DeadLetters::Count);
             *offset += 1;
         }

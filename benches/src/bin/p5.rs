@@ -10,7 +10,7 @@ use larum_benches::{Pipeline, REPETITIONS, median, reference_profile, time};
 use larum_export::{Flavour, ProtoWriter, TextWriter};
 use larum_load::{Generator, Profile};
 use larum_view::signals::{SIGNALS, SignalType};
-use larum_view::{Exposure, Reading, View};
+use larum_view::{Exposure, Reading};
 use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
 
 #[global_allocator]
@@ -24,7 +24,7 @@ const LINES_MAX: u64 = 1_000_000;
 const SECONDS: usize = 60;
 
 /// The state, and the time of its last record, Unix ns.
-fn state() -> anyhow::Result<(View, i64)> {
+fn state() -> anyhow::Result<(Pipeline, i64)> {
     let profile = Profile { tenants: TENANTS, ..reference_profile() };
     let per_second = profile.events_per_second as usize;
     let mut generator = Generator::new(profile)?;
@@ -35,7 +35,7 @@ fn state() -> anyhow::Result<(View, i64)> {
         pipeline.record(record.bytes, now_ns);
     }
     pipeline.commit();
-    Ok((pipeline.view, now_ns))
+    Ok((pipeline, now_ns))
 }
 
 /// Names and values of a line's labels, without `le`.
@@ -90,10 +90,10 @@ fn floor(text: &str) -> anyhow::Result<Registry> {
 
 fn main() -> anyhow::Result<()> {
     let wanted = std::env::args().nth(1).unwrap_or("P5".into());
-    let (view, now_ns) = state()?;
+    let (Pipeline { view, exemplars, .. }, now_ns) = state()?;
     let windows = [WINDOWS[1], WINDOWS[3]];
     let exposure = Exposure::plan(&view, &windows, LINES_MAX, &Exposure::default());
-    let reading = Reading { view: &view, now_ns, windows: &windows, exposure: &exposure };
+    let reading = Reading { view: &view, exemplars: &exemplars, now_ns, windows: &windows, exposure: &exposure };
     // Writers are kept from scrape to scrape, as the program keeps them.
     let (mut text_writer, mut proto_writer) = (TextWriter::new(Flavour::Prometheus), ProtoWriter::default());
     let mut text = || {

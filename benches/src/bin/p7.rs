@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use larum_benches::{REPETITIONS, median, reference_load, registry, time, worker};
-use larum_fold::{DeadLetters, Record, Registry, Worker};
+use larum_fold::{DeadLetters, Record, Registry, Worker, no_header};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,7 +34,8 @@ impl<'l> Reader<'l> {
     fn read(&mut self) {
         for chunk in self.load.chunks(CUT) {
             for (value, append_ns) in chunk {
-                let record = Record { offset: self.offset, append_ns: *append_ns, value: Some(value) };
+                let record =
+                    Record { offset: self.offset, append_ns: *append_ns, value: Some(value), traceparent: &no_header };
                 self.worker.record(0, record, *append_ns, DeadLetters::Count);
                 self.offset += 1;
             }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
 use crate::distinct::SightingGroup;
+use crate::exemplar::Exemplar;
 use crate::run::Run;
 use crate::sequence::SequenceGroup;
 
@@ -373,17 +375,24 @@ pub struct Delta {
     pub retired_keys: Vec<KeyId>,
     /// Names whose slots are free again.
     pub retired_names: Vec<NameId>,
+    /// Traces of single requests. Version 2 ends before them.
+    pub exemplars: Vec<Exemplar>,
 }
 
-/// Version of the wire form that is written, and the only one that is read: stores of version 1, which was never released,
-/// are refused.
-pub const WIRE_VERSION: u8 = 2;
+/// Version of the wire form that is written.
+pub const WIRE_VERSION: u8 = 3;
+/// The version before, which is read too.
+const WIRE_VERSION_BEFORE: u8 = 2;
+/// What version 3 added: exemplars, at the end of every durable value; none of them is a length of 0.
+const ADDED: u8 = 0;
 
 /// Why bytes are no Delta.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DeltaError {
     /// Written by another version of Larum.
-    #[error("format version {0} is not known to this version of Larum, which reads version {WIRE_VERSION}")]
+    #[error(
+        "format version {0} is not known to this version of Larum, which reads versions {WIRE_VERSION_BEFORE} and {WIRE_VERSION}"
+    )]
     UnknownVersion(u8),
     /// The version is right, the rest is not.
     #[error("the bytes are damaged: {0}")]
@@ -428,13 +437,15 @@ pub fn encode_versioned_in<T: Serialize>(value: &T, mut buffer: Vec<u8>) -> Vec<
     postcard::to_extend(value, buffer).unwrap_or_else(|e| unreachable!("durable values are always encodable: {e}"))
 }
 
-/// Reads a durable value behind its version byte.
+/// Reads a durable value behind its version byte, as this version wrote it or the one before.
 ///
 /// # Errors
 /// An unknown version, or damaged bytes.
-pub fn decode_versioned<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DeltaError> {
+pub fn decode_versioned<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DeltaError> {
+    let read = |bytes: &[u8]| postcard::from_bytes(bytes).map_err(|e| DeltaError::Damaged(e.to_string()));
     match bytes.split_first() {
-        Some((&WIRE_VERSION, rest)) => postcard::from_bytes(rest).map_err(|e| DeltaError::Damaged(e.to_string())),
+        Some((&WIRE_VERSION, rest)) => read(rest),
+        Some((&WIRE_VERSION_BEFORE, rest)) => read(&[rest, &[ADDED]].concat()),
         Some((version, _)) => Err(DeltaError::UnknownVersion(*version)),
         None => Err(DeltaError::Damaged("no bytes".to_string())),
     }
@@ -507,20 +518,44 @@ mod tests {
                 size_bytes: 2,
                 payload: vec![0xff, 0],
             }],
+            exemplars: vec![Exemplar {
+                source: SourceId(0),
+                tick: 3,
+                key: KeyId(1),
+                histogram: 2,
+                hash: 9,
+                trace_id: [7; 16],
+                span_id: Some([8; 8]),
+                latency_ns: 5,
+                time_ns: -1,
+            }],
             ..Delta::default()
         }
     }
 
+    fn hex_file(version: u8) -> String {
+        format!("{}/tests/delta-v{version}.hex", env!("CARGO_MANIFEST_DIR"))
+    }
+
     #[test]
-    fn wire_form_of_version_2_is_pinned() {
+    fn the_wire_form_is_pinned() {
         let bytes = sample().encode();
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/delta-v2.hex");
         if std::env::var_os("LARUM_BLESS").is_some() {
-            std::fs::write(path, &hex).unwrap();
+            std::fs::write(hex_file(WIRE_VERSION), &hex).unwrap();
         }
-        assert_eq!(hex, std::fs::read_to_string(path).unwrap_or_default().trim());
+        assert_eq!(hex, std::fs::read_to_string(hex_file(WIRE_VERSION)).unwrap_or_default().trim());
         assert_eq!(Delta::decode(&bytes), Ok(sample()));
+    }
+
+    /// The file was written by the version before and is never blessed again.
+    #[test]
+    fn the_version_before_is_read() {
+        let hex = std::fs::read_to_string(hex_file(WIRE_VERSION_BEFORE)).unwrap();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let bytes: Vec<u8> = hex.trim().as_bytes().chunks(2).map(byte).collect();
+        assert_eq!(bytes[0], WIRE_VERSION_BEFORE);
+        assert_eq!(Delta::decode(&bytes), Ok(Delta { exemplars: Vec::new(), ..sample() }));
     }
 
     #[test]

@@ -127,6 +127,17 @@ pub fn classic(buckets: &[(Bucket, u64)]) -> impl Iterator<Item = (i32, u64)> {
     })
 }
 
+/// The place of a latency among classic buckets: that of the first power whose bucket holds it, or the one behind the last
+/// for what only infinity holds.
+pub fn classic_of(latency_ns: u64) -> usize {
+    let (first, last) = (*CLASSIC_POWERS.start(), *CLASSIC_POWERS.end());
+    let bucket = i32::from(bucket_of(latency_ns));
+    // The bucket numbered so ends at one second.
+    let ends_at_one = ONE_SECOND_OFFSET - 1;
+    let power = (bucket - ends_at_one + BUCKETS_PER_OCTAVE - 1).div_euclid(BUCKETS_PER_OCTAVE);
+    (power.clamp(first, last + 1) - first) as usize
+}
+
 /// The value at quantile `q` of sparse `(bucket, count)` pairs in bucket order, in seconds, as Prometheus computes it
 /// for native histograms: exponential interpolation within the bucket. `None` without samples.
 pub fn quantile_seconds(buckets: &[(Bucket, u64)], q: f64) -> Option<f64> {
@@ -153,6 +164,20 @@ pub fn quantile_seconds(buckets: &[(Bucket, u64)], q: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_place_of_a_latency_is_the_first_classic_bucket_that_counts_it() {
+        let mut rng = fastrand::Rng::with_seed(8);
+        let edges = (0..40)
+            .flat_map(|shift| [1_000_000_000 >> shift, (1_000_000_000 >> shift) + 1, 1_000_000_000 << (shift % 16)]);
+        for ns in edges.chain((0..20_000).map(|_| {
+            let bits = rng.u32(17..64);
+            rng.u64(..) >> bits
+        })) {
+            let counted = classic(&[(bucket_of(ns), 1)]).position(|(_, below)| below == 1);
+            assert_eq!(classic_of(ns), counted.unwrap_or(CLASSIC_POWERS.count()), "{ns}");
+        }
+    }
 
     #[test]
     fn no_bound_is_too_near_an_integer_to_be_cut_right() {

@@ -6,12 +6,14 @@
 //!
 //! Reading order: [`time`] (panes, ticks, windows), [`histogram`] (the one bucket layout), [`entry`] (what the fold
 //! writes), [`run`] (what becomes of it, packed), [`distinct`] and [`sequence`] (the same for accounts and sources, and for audit
-//! sequence numbers), [`change`] (changes of the platform), [`delta`] (the durable unit and its wire form).
+//! sequence numbers), [`change`] and [`exemplar`] (changes of the platform, and traces of
+//! single requests), [`delta`] (the durable unit and its wire form).
 
 pub mod change;
 pub mod delta;
 pub mod distinct;
 pub mod entry;
+pub mod exemplar;
 pub mod histogram;
 pub mod run;
 pub mod sequence;
@@ -24,5 +26,6 @@ pub use delta::{
 };
 pub use distinct::{Distinct, Sighting, SightingGroup, SightingRow, Sketch, seal_sightings};
 pub use entry::{Entry, seal};
+pub use exemplar::Exemplar;
 pub use run::{Cell, Run, Slot};
 pub use sequence::{Numbered, SeqMark, SeqRange, SequenceGroup, SequenceId, SequenceRow, seal_sequences};

@@ -30,6 +30,17 @@ pub fn bytes<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// Trace id and span id of a W3C `traceparent` (`00-<32 digits>-<16 digits>-<2 digits>`, of a later version also with more
+/// behind it); `None` for anything else, and for ids of zeros, which stand for none.
+pub fn traceparent(text: &[u8]) -> Option<([u8; 16], [u8; 8])> {
+    let (head, rest) = text.split_at_checked(55)?;
+    let [b'-', b'-', b'-'] = [head[2], head[35], head[52]] else { return None };
+    let ([version], [_flags]): ([u8; 1], [u8; 1]) = (bytes(&head[..2])?, bytes(&head[53..])?);
+    let is_whole = if version == 0 { rest.is_empty() } else { rest.is_empty() || rest[0] == b'-' };
+    let (trace_id, span_id) = (bytes(&head[3..35])?, bytes(&head[36..52])?);
+    (is_whole && version != 0xff && trace_id != [0; 16] && span_id != [0; 8]).then_some((trace_id, span_id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +57,26 @@ mod tests {
         }
         assert_eq!(bytes(b"00Ff10"), Some([0, 0xff, 0x10]));
         assert_eq!(bytes::<3>(b"00ff1"), None);
+    }
+
+    #[test]
+    fn a_traceparent_is_read_as_w3c_says() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let (trace_id, span_id) = traceparent(good.as_bytes()).unwrap();
+        assert_eq!((trace_id[0], span_id[7]), (0x4b, 0xb7));
+        assert!(traceparent(good.replacen("00", "cc", 1).as_bytes()).is_some());
+        assert!(traceparent((good.replacen("00", "cc", 1) + "-what-the-future-brings").as_bytes()).is_some());
+        for bad in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01",
+            "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(traceparent(bad.as_bytes()), None, "{bad}");
+        }
     }
 }

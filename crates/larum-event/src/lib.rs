@@ -24,6 +24,7 @@ mod words;
 pub use code::{Code, CodeParts, Histogram, Measured};
 pub use decode::{Decoder, Limits, Records};
 pub use event::{AuditFields, AuthEvent, ChangeFields, PermissionFields};
+pub use hex::traceparent;
 pub use reject::Reject;
 pub use time::{TIME_MAX_NS, TIME_MIN_NS, parse_rfc3339_ns};
 pub use vocabulary::{ActorType, Hop, Kind, Op, Outcome, Reason};

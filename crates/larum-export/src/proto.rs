@@ -4,7 +4,8 @@
 //! Written by hand, because samples come as borrowed labels and go out as bytes: a message tree in between would cost more
 //! than the samples. A test reads everything back through the message types.
 
-use larum_aggregate::histogram::{Bucket, ZERO_BUCKET, classic};
+use larum_aggregate::Exemplar;
+use larum_aggregate::histogram::{Bucket, CLASSIC_POWERS, ZERO_BUCKET, classic};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
 
@@ -84,6 +85,22 @@ fn write_timestamp(out: &mut Vec<u8>, ns: i64) {
     field_varint(out, 2, ns.rem_euclid(1_000_000_000) as u64);
 }
 
+/// An exemplar as field `field`: ids as labels, the value in seconds, and when.
+fn write_exemplar(out: &mut Vec<u8>, field: u64, exemplar: &Exemplar) {
+    let Exemplar { trace_id, span_id, latency_ns, time_ns, .. } = exemplar;
+    let mut message = Vec::with_capacity(128);
+    let trace_id = format!("{:032x}", u128::from_be_bytes(*trace_id));
+    write_labels(&mut message, &[("trace_id", &trace_id)]);
+    if let Some(span_id) = span_id {
+        write_labels(&mut message, &[("span_id", &format!("{:016x}", u64::from_be_bytes(*span_id)))]);
+    }
+    field_double(&mut message, 2, *latency_ns as f64 / 1e9);
+    let mut timestamp = Vec::with_capacity(16);
+    write_timestamp(&mut timestamp, *time_ns);
+    field_bytes(&mut message, 3, &timestamp);
+    field_bytes(out, field, &message);
+}
+
 impl ProtoWriter {
     /// What was written since the last call, family by family; those without samples are left out.
     pub fn finish(&mut self) -> Vec<u8> {
@@ -123,10 +140,13 @@ impl ProtoWriter {
         field_bytes(&mut family.metrics, 4, metric);
     }
 
-    fn bucket(&mut self, bound: f64, below: u64) {
+    fn bucket(&mut self, bound: f64, below: u64, exemplar: Option<&Exemplar>) {
         self.inner.clear();
         field_varint(&mut self.inner, 1, below);
         field_double(&mut self.inner, 2, bound);
+        if let Some(exemplar) = exemplar {
+            write_exemplar(&mut self.inner, 3, exemplar);
+        }
         field_bytes(&mut self.value, 3, &self.inner);
     }
 
@@ -217,11 +237,17 @@ impl Sink for ProtoWriter {
         self.value.clear();
         field_varint(&mut self.value, 1, count);
         field_double(&mut self.value, 2, histogram.sum_ns as f64 / 1e9);
-        for (power, below) in classic(histogram.buckets) {
-            self.bucket(f64::exp2(f64::from(power)), below);
+        for (at, (power, below)) in classic(histogram.buckets).enumerate() {
+            self.bucket(f64::exp2(f64::from(power)), below, histogram.exemplar_of(at));
+        }
+        // What only infinity counts: its bucket is written where there is something to tell of it.
+        let beyond = histogram.exemplar_of(CLASSIC_POWERS.count());
+        if beyond.is_some() {
+            self.bucket(f64::INFINITY, count, beyond);
         }
         self.native(histogram.buckets);
         self.start_time(15);
+        histogram.exemplars.iter().for_each(|exemplar| write_exemplar(&mut self.value, 16, exemplar));
         self.metric(family, labels, 7);
     }
 
@@ -229,7 +255,7 @@ impl Sink for ProtoWriter {
         self.value.clear();
         field_varint(&mut self.value, 1, histogram.count);
         field_double(&mut self.value, 2, histogram.sum);
-        histogram.buckets.iter().for_each(|(bound, below)| self.bucket(*bound, *below));
+        histogram.buckets.iter().for_each(|(bound, below)| self.bucket(*bound, *below, None));
         self.start_time(15);
         self.metric(family, labels, 7);
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::LazyLock;
 
+use larum_aggregate::Exemplar;
 use larum_aggregate::histogram::{CLASSIC_POWERS, classic};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
@@ -141,6 +142,22 @@ fn int(value: u64) -> impl FnOnce(&mut Vec<u8>) {
     move |out| out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes())
 }
 
+/// A count with one of those that it counts.
+fn told<'e>(count: u64, exemplar: Option<&'e Exemplar>) -> impl FnOnce(&mut Vec<u8>) + use<'e> {
+    move |out| {
+        int(count)(out);
+        let Some(Exemplar { trace_id, span_id, latency_ns, time_ns, .. }) = exemplar else { return };
+        let _ = write!(out, " # {{trace_id=\"{:032x}\"", u128::from_be_bytes(*trace_id));
+        if let Some(span_id) = span_id {
+            let _ = write!(out, ",span_id=\"{:016x}\"", u64::from_be_bytes(*span_id));
+        }
+        out.extend_from_slice(b"} ");
+        seconds(u128::from(*latency_ns))(out);
+        out.push(b' ');
+        seconds(time_ns.max(&0).unsigned_abs().into())(out);
+    }
+}
+
 /// Whole ns as seconds, exactly.
 fn seconds(ns: u128) -> impl FnOnce(&mut Vec<u8>) {
     move |out| {
@@ -193,11 +210,13 @@ impl Sink for TextWriter {
     }
 
     fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
-        for (bounds, (_, below)) in CLASSIC_BOUNDS.iter().zip(classic(histogram.buckets)) {
-            self.line(family, "_bucket", labels, Some(self.bound(bounds)), int(below));
+        let is_open = self.flavour == Flavour::OpenMetrics;
+        let exemplar = |at| if is_open { histogram.exemplar_of(at) } else { None };
+        for (at, (bounds, (_, below))) in CLASSIC_BOUNDS.iter().zip(classic(histogram.buckets)).enumerate() {
+            self.line(family, "_bucket", labels, Some(self.bound(bounds)), told(below, exemplar(at)));
         }
         let total = histogram.buckets.iter().map(|bucket| bucket.1).sum();
-        self.line(family, "_bucket", labels, Some("+Inf"), int(total));
+        self.line(family, "_bucket", labels, Some("+Inf"), told(total, exemplar(CLASSIC_BOUNDS.len())));
         self.line(family, "_sum", labels, None, seconds(histogram.sum_ns));
         self.line(family, "_count", labels, None, int(total));
     }
@@ -229,7 +248,7 @@ mod tests {
         writer.histogram(
             family,
             &[("tenant", "a\"b\\c\nd")],
-            HistogramRead { buckets: &buckets, sum_ns: 1_500_000_000 },
+            HistogramRead { buckets: &buckets, sum_ns: 1_500_000_000, exemplars: &[] },
         );
         let text = String::from_utf8(writer.finish()).unwrap();
         assert!(!text.contains("tick"), "a family without samples has no header");

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use larum_aggregate::histogram::{BUCKETS, Bucket, upper_seconds};
+use larum_aggregate::histogram::{BUCKETS, Bucket, bucket_of, upper_seconds};
+use larum_aggregate::{Exemplar, KeyId, SourceId};
 use larum_export::{Flavour, ProtoWriter, TextWriter};
 use larum_view::signals::{self, SIGNALS};
 use larum_view::{ClassicRead, HistogramRead, Label, Sink, Value};
@@ -49,6 +50,18 @@ mod model {
         pub cumulative_count: u64,
         #[prost(double, tag = "2")]
         pub upper_bound: f64,
+        #[prost(message, optional, tag = "3")]
+        pub exemplar: Option<Exemplar>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Exemplar {
+        #[prost(message, repeated, tag = "1")]
+        pub label: Vec<LabelPair>,
+        #[prost(double, tag = "2")]
+        pub value: f64,
+        #[prost(message, optional, tag = "3")]
+        pub timestamp: Option<Timestamp>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -79,6 +92,8 @@ mod model {
         pub positive_delta: Vec<i64>,
         #[prost(message, optional, tag = "15")]
         pub start_timestamp: Option<Timestamp>,
+        #[prost(message, repeated, tag = "16")]
+        pub exemplars: Vec<Exemplar>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -231,7 +246,7 @@ fn native_buckets_are_the_state_and_classic_ones_follow_from_it() {
             .collect();
         let state: Vec<(Bucket, u64)> = state.into_iter().collect();
         let total: u64 = state.iter().map(|b| b.1).sum();
-        let read = HistogramRead { buckets: &state, sum_ns: 2_500_000_000 };
+        let read = HistogramRead { buckets: &state, sum_ns: 2_500_000_000, exemplars: &[] };
         let mut writer = ProtoWriter::default();
         let family = writer.family(&signals::TOKEN_LATENCY);
         writer.histogram(family, &[("op", "issue")], read);
@@ -259,6 +274,61 @@ fn native_buckets_are_the_state_and_classic_ones_follow_from_it() {
         want.push((f64::INFINITY, total));
         assert_eq!(text, want, "seed {seed}");
     }
+}
+
+#[test]
+fn exemplars_stand_at_the_bucket_that_counts_them() {
+    let exemplar = |tick, latency_ns, span_id| Exemplar {
+        source: SourceId(0),
+        tick,
+        key: KeyId(0),
+        histogram: 0,
+        hash: 0,
+        trace_id: [tick as u8; 16],
+        span_id,
+        latency_ns,
+        time_ns: 1_773_480_000_123_000_000,
+    };
+    let latencies = [700_000_000, 600_000_000, 300_000_000_000];
+    let exemplars: Vec<Exemplar> =
+        (1..).zip(latencies).map(|(tick, ns)| exemplar(tick, ns, (tick > 1).then_some([0xab; 8]))).collect();
+    let mut buckets = latencies.map(|ns| (bucket_of(ns), 1));
+    buckets.sort_unstable();
+    let read = HistogramRead { buckets: &buckets, sum_ns: 1, exemplars: &exemplars };
+
+    let mut writer = TextWriter::new(Flavour::OpenMetrics);
+    let family = writer.family(&signals::TOKEN_LATENCY);
+    writer.histogram(family, &[("op", "issue")], read);
+    let text = String::from_utf8(writer.finish()).unwrap();
+    let told: Vec<&str> = text.lines().filter(|line| line.contains(" # ")).collect();
+    let ids = |n: u8| format!("trace_id=\"{}\",span_id=\"abababababababab\"", format!("{n:02x}").repeat(16));
+    let name = "larum_token_latency_seconds_bucket{op=\"issue\"";
+    assert_eq!(
+        told,
+        [
+            format!("{name},le=\"1.0\"}} 2 # {{{}}} 0.6 1773480000.123", ids(2)),
+            format!("{name},le=\"+Inf\"}} 3 # {{{}}} 300 1773480000.123", ids(3)),
+        ],
+        "the newest of a bucket"
+    );
+
+    let mut writer = TextWriter::new(Flavour::Prometheus);
+    let family = writer.family(&signals::TOKEN_LATENCY);
+    writer.histogram(family, &[("op", "issue")], read);
+    assert!(!String::from_utf8(writer.finish()).unwrap().contains(" # {"), "that format has none");
+
+    let mut writer = ProtoWriter::default();
+    let family = writer.family(&signals::TOKEN_LATENCY);
+    writer.histogram(family, &[("op", "issue")], read);
+    let histogram = families(&writer.finish())[0].metric[0].histogram.clone().unwrap();
+    let values: Vec<f64> = histogram.exemplars.iter().map(|exemplar| exemplar.value).collect();
+    assert_eq!(values, [0.7, 0.6, 300.0], "native buckets are finer");
+    assert_eq!(histogram.exemplars[0].label.len(), 1, "without a span id");
+    let at = |exemplar: &model::Exemplar| exemplar.timestamp.clone().unwrap();
+    assert_eq!(at(&histogram.exemplars[1]), model::Timestamp { seconds: 1_773_480_000, nanos: 123_000_000 });
+    let of_buckets: Vec<(f64, f64)> =
+        histogram.bucket.iter().filter_map(|b| Some((b.upper_bound, b.exemplar.as_ref()?.value))).collect();
+    assert_eq!(of_buckets, [(1.0, 0.6), (f64::INFINITY, 300.0)]);
 }
 
 #[test]

@@ -211,15 +211,15 @@ impl Interner {
 
     /// Hash of a name under the store's key.
     #[inline]
-    pub fn hash(&self, raw: &str) -> u64 {
+    pub fn hash(&self, raw: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write(raw.as_bytes());
+        hasher.write(raw);
         hasher.finish()
     }
 
     #[inline]
     fn place(&mut self, kind: NameKind, raw: Option<&str>, asked: Asked<'_>) -> u32 {
-        let hash = raw.map_or(0, |raw| self.hash(raw));
+        let hash = raw.map_or(0, |raw| self.hash(raw.as_bytes()));
         self.names[kind as usize].place(hash, raw, asked, &mut self.relied.names)
     }
 

@@ -8,6 +8,7 @@
 //! (names to slots), [`clock`].
 
 pub mod clock;
+mod fold;
 mod intern;
 mod names;
 mod partition;
@@ -15,7 +16,8 @@ pub mod registry;
 pub mod worker;
 
 pub use clock::{PartStatus, SourceClock};
+pub use fold::SLOW_NS;
 pub use names::shown_name;
 pub use partition::{PartitionState, Timing};
 pub use registry::{Budgets, Registry};
-pub use worker::{Counted, Cut, DeadLetters, Record, SourcePolicy, Worker};
+pub use worker::{Counted, Cut, DeadLetters, Record, SourcePolicy, Worker, no_header};

@@ -2,17 +2,12 @@
 
 use std::sync::Arc;
 
-use larum_aggregate::change::{CHANGES_MAX, keep_newest};
-use larum_aggregate::histogram::bucket_of;
-use larum_aggregate::{
-    Change, ChangePlace, DeadLetter, Distinct, Entry, KeyDef, KeyId, NameDef, NameId, NameKind, Numbered, PartCut,
-    PartitionId, SequenceId, Sighting, SourceId,
-};
-use larum_event::{AuditFields, AuthEvent, Code, Decoder, Kind, Limits, Op, Outcome, Records, Reject};
+use larum_aggregate::{Change, DeadLetter, Entry, Exemplar, KeyDef, NameDef, Numbered, PartCut, PartitionId, Sighting};
+use larum_event::{Decoder, Limits, Records, Reject};
 
-use crate::intern::{Asked, Interner, Wanted};
-use crate::names::{UNKNOWN, shown_name};
-use crate::partition::{Partition, PartitionState, Timing};
+use crate::fold::Fold;
+use crate::intern::Interner;
+use crate::partition::{Partition, PartitionState};
 use crate::registry::Registry;
 
 /// How a source's records are read and judged.
@@ -50,7 +45,7 @@ pub enum DeadLetters {
 }
 
 /// A record as the consumer hands it over; its bytes are borrowed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Record<'a> {
     /// Its offset.
     pub offset: i64,
@@ -58,6 +53,13 @@ pub struct Record<'a> {
     pub append_ns: i64,
     /// Its value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
+    /// Gives its header `traceparent`; asked only of requests that may become exemplars.
+    pub traceparent: &'a dyn Fn() -> Option<&'a [u8]>,
+}
+
+/// For records without headers.
+pub fn no_header<'a>() -> Option<&'a [u8]> {
+    None
 }
 
 /// What a worker counted of one source since its last cut.
@@ -71,12 +73,14 @@ pub struct Counted {
     pub numbers: Vec<Numbered>,
     /// Changes of the platform, the newest.
     pub changes: Vec<Change>,
+    /// Traces of slow and failed requests.
+    pub exemplars: Vec<Exemplar>,
 }
 
 impl Counted {
     /// How much there is.
     pub fn len(&self) -> usize {
-        self.entries.len() + self.sightings.len() + self.numbers.len() + self.changes.len()
+        self.entries.len() + self.sightings.len() + self.numbers.len() + self.changes.len() + self.exemplars.len()
     }
 
     /// True when there is nothing.
@@ -90,6 +94,7 @@ impl Counted {
         self.sightings.extend_from_slice(&other.sightings);
         self.numbers.extend_from_slice(&other.numbers);
         self.changes.extend_from_slice(&other.changes);
+        self.exemplars.extend_from_slice(&other.exemplars);
     }
 
     /// Forgets it, and keeps the memory.
@@ -98,6 +103,7 @@ impl Counted {
         self.sightings.clear();
         self.numbers.clear();
         self.changes.clear();
+        self.exemplars.clear();
     }
 }
 
@@ -199,7 +205,8 @@ impl Worker {
         };
         let source = partition.state.start.source;
         let counted = &mut counted[usize::from(source.0)];
-        let mut fold = Fold { registry, interner, counted, source, counts, append_ns };
+        let traceparent = record.traceparent;
+        let mut fold = Fold { registry, interner, counted, source, counts, append_ns, traceparent };
         let verdict = match partition.policy.records {
             Records::One => match decoder.decode(value) {
                 Ok(event) => {
@@ -224,7 +231,7 @@ impl Worker {
         records: Records,
         value: &[u8],
         partition: &mut Partition,
-        fold: &mut Fold<'_>,
+        fold: &mut Fold<'_, '_>,
         end: i64,
     ) -> Result<(), Reject> {
         let before = partition.state.watermark_ns;
@@ -304,150 +311,5 @@ impl Worker {
             keys: relied.keys,
             dead_letters: std::mem::take(&mut self.dead_letters),
         }
-    }
-}
-
-/// What folding an event needs besides its partition.
-struct Fold<'w> {
-    registry: &'w Registry,
-    interner: &'w mut Interner,
-    counted: &'w mut Counted,
-    source: SourceId,
-    counts: bool,
-    append_ns: i64,
-}
-
-impl Fold<'_> {
-    /// Counts one event of a record whose watermark is already raised and whose mark is set.
-    #[inline]
-    fn event(&mut self, partition: &mut Partition, event: &AuthEvent<'_>, watermark_ns: i64, end: i64) {
-        let (timing, pane) = partition.place(event.time_ns(), self.append_ns, watermark_ns);
-        let tick = larum_aggregate::time::second_of(partition.state.watermark_ns.unwrap_or(0));
-        if self.counts {
-            let tally = partition.mark(end);
-            match timing {
-                Timing::OnTime => tally.on_time += 1,
-                Timing::Late => tally.late += 1,
-                Timing::Skewed => tally.skewed += 1,
-            }
-        }
-        let audit = event.audit();
-        if let Some(audit) = audit.filter(|_| self.counts) {
-            self.number(event, &audit, tick);
-        }
-        let Some(code) = Code::of(event) else { return };
-        if pane.is_none() && !self.counts {
-            return;
-        }
-        let (source, region) = (self.source, event.region().or(partition.policy.region.as_deref()));
-        let tenant = Some(event.tenant());
-        let wanted = match event.kind() {
-            Kind::Login | Kind::Token => Wanted { source, tenant, region, component: None },
-            Kind::Permission => {
-                Wanted { source, tenant, region, component: Some((NameKind::Service, event.service())) }
-            }
-            Kind::Audit => {
-                let queue = audit.map(|audit| audit.queue);
-                Wanted { source, tenant: None, region, component: Some((NameKind::Queue, queue)) }
-            }
-            Kind::Change => {
-                Wanted { source, tenant: None, region, component: Some((NameKind::Service, event.service())) }
-            }
-        };
-        let asked = Asked { registry: self.registry, success: event.outcome() == Some(Outcome::Success) };
-        let key = self.interner.key(wanted, asked);
-        if let Some(pane) = pane.filter(|pane| event.kind() == Kind::Login && partition.tells_apart(*pane)) {
-            self.sight(event, tick, key, pane);
-        }
-        if event.kind() == Kind::Change && self.counts {
-            self.change(partition, event, code, tick, end - 1);
-        }
-        let entry = Entry::new(tick, pane, self.counts, key, code.0, event.count());
-        let latency_ns = match audit {
-            Some(audit) => Some(self.delay_ns(event, &audit).unwrap_or(0)),
-            None => event.latency_ns(),
-        };
-        self.counted.entries.push(match latency_ns.filter(|_| code.is_measured()) {
-            Some(ns) => entry.measured(ns, bucket_of(ns)),
-            None => entry,
-        });
-    }
-
-    /// Notes who logs in, and from where. Names go no further than their hash under the store's key.
-    #[inline]
-    fn sight(&mut self, event: &AuthEvent<'_>, tick: u32, key: KeyId, pane: u32) {
-        for (what, name) in [(Distinct::Accounts, event.actor_id()), (Distinct::Sources, event.source_ip())] {
-            let Some(name) = name else { continue };
-            let hash = self.interner.hash(name) as u32;
-            self.counted.sightings.push(Sighting::new(tick, pane, key, what, hash));
-        }
-    }
-
-    /// Notes a change of the platform.
-    #[cold]
-    fn change(&mut self, partition: &Partition, event: &AuthEvent<'_>, code: Code, tick: u32, offset: i64) {
-        let Some(fields) = event.change() else { return };
-        let key = self.registry.hash_key();
-        let show = |raw: Option<&str>| raw.map_or(UNKNOWN.to_string(), |raw| shown_name(raw, key).into_owned());
-        let text = |raw: Option<&str>| raw.map(Change::text);
-        let changes = &mut self.counted.changes;
-        let partition_id = partition.id();
-        let before = changes.last().map(|change| change.place);
-        let same_record = before.filter(|place| (place.partition, place.offset) == (partition_id, offset));
-        let place = ChangePlace {
-            at_ns: event.time_ns().min(self.append_ns),
-            partition: partition_id,
-            offset,
-            nth: same_record.map_or(0, |place| place.nth + 1),
-        };
-        changes.push(Change {
-            place,
-            source: self.source,
-            tick,
-            time_ns: event.time_ns(),
-            code: code.0,
-            service: show(event.service()),
-            region: show(event.region().or(partition.policy.region.as_deref())),
-            id: Change::text(fields.id),
-            subject: text(fields.subject),
-            from: text(fields.from),
-            to: text(fields.to),
-            trace_id: event.trace_id(),
-            span_id: event.span_id(),
-        });
-        if changes.len() >= 4 * CHANGES_MAX {
-            keep_newest(changes);
-        }
-    }
-
-    /// From being put into the queue to coming out of it, ns; `None` if it came out earlier, which is skew.
-    fn delay_ns(&self, event: &AuthEvent<'_>, audit: &AuditFields<'_>) -> Option<u64> {
-        let (from_ns, to_ns) = match audit.enqueued_time_ns {
-            Some(enqueued_ns) => (enqueued_ns, event.time_ns()),
-            None => (event.time_ns(), self.append_ns),
-        };
-        u64::try_from(to_ns.saturating_sub(from_ns)).ok()
-    }
-
-    /// Notes where an audit event stands in its sequence.
-    fn number(&mut self, event: &AuthEvent<'_>, audit: &AuditFields<'_>, tick: u32) {
-        let delivered = event.op() == Op::Deliver;
-        // Both names come from the platform.
-        let asked = Asked { registry: self.registry, success: true };
-        let queue = self.interner.name(NameKind::Queue, Some(audit.queue), asked);
-        let producer = self.interner.name(NameKind::Producer, audit.producer, asked);
-        // Numbers of producers without a slot would be mixed up.
-        let seq = audit.seq.filter(|_| queue != NameId::OTHER && producer != NameId::OTHER);
-        if seq.is_none() && !delivered {
-            return;
-        }
-        self.counted.numbers.push(Numbered {
-            tick,
-            id: SequenceId { queue, producer, epoch: audit.epoch },
-            seq,
-            enqueued_ns: audit.enqueued_time_ns.unwrap_or(event.time_ns()),
-            delivered,
-            skewed: delivered && self.delay_ns(event, audit).is_none(),
-        });
     }
 }

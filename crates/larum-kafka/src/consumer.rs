@@ -14,14 +14,13 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client::{ClientSettings, ClientStats, Context, KafkaError};
-use crate::native::BatchQueue;
+use crate::native::{BatchQueue, Message};
 use crate::watch::PartitionEnds;
 
 /// Most messages in a batch.
 const BATCH_MAX: usize = 128;
 
 /// What came of a partition. `slot` is the caller's number for it.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Fetched<'a> {
     /// A record.
     Record {
@@ -35,6 +34,8 @@ pub enum Fetched<'a> {
         log_append: bool,
         /// Its value; `None` is a tombstone.
         value: Option<&'a [u8]>,
+        /// Its headers.
+        headers: Headers<'a>,
     },
     /// The partition has been read up to here; what lies between the last record and here holds none.
     End {
@@ -55,6 +56,17 @@ pub enum Fetched<'a> {
         /// librdkafka's code.
         code: i32,
     },
+}
+
+/// Headers of a record, read only when they are asked for.
+#[derive(Clone, Copy)]
+pub struct Headers<'a>(Message<'a>);
+
+impl<'a> Headers<'a> {
+    /// The W3C header that says which trace the record belongs to, as it stands.
+    pub fn traceparent(&self) -> Option<&'a [u8]> {
+        self.0.header(c"traceparent")
+    }
 }
 
 /// A consumer and the partitions assigned to it.
@@ -167,8 +179,8 @@ impl Consumer {
         if code == 0 {
             let (timestamp_ms, log_append) = message.timestamp();
             // The bytes live until the next call; the message itself is only a view of them.
-            let value = message.into_value();
-            return Some(Fetched::Record { slot, offset, timestamp_ms, log_append, value });
+            let (value, headers) = (message.value(), Headers(message));
+            return Some(Fetched::Record { slot, offset, timestamp_ms, log_append, value, headers });
         }
         Some(match code {
             c if c == RDKafkaErrorCode::PartitionEOF as i32 => Fetched::End { slot, offset },

@@ -14,6 +14,7 @@ use rdkafka::client::{Client, ClientContext, OAuthToken};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 
 /// A message as librdkafka holds it, lent until the next one is taken.
+#[derive(Clone, Copy)]
 pub struct Message<'q> {
     raw: &'q sys::rd_kafka_message_t,
 }
@@ -58,12 +59,29 @@ impl<'q> Message<'q> {
     }
 
     /// The value; `None` is a tombstone.
-    pub fn into_value(self) -> Option<&'q [u8]> {
+    pub fn value(self) -> Option<&'q [u8]> {
         if self.raw.payload.is_null() {
             return None;
         }
         // SAFETY: payload and length describe memory that the message owns; the borrow ends with the message's.
         Some(unsafe { std::slice::from_raw_parts(self.raw.payload.cast::<u8>(), self.raw.len) })
+    }
+
+    /// The last header of this name. Headers are read only when they are asked for.
+    pub fn header(self, name: &CStr) -> Option<&'q [u8]> {
+        let mut headers = ptr::null_mut();
+        let (mut value, mut size) = (ptr::null(), 0);
+        // SAFETY: the message is valid, the name ends with a zero, and what is written to outlives the calls. Headers and
+        // their values belong to the message and live as long as it does; the borrow ends with the message's.
+        unsafe {
+            if sys::rd_kafka_message_headers(self.raw, &mut headers) as i32 != 0
+                || sys::rd_kafka_header_get_last(headers, name.as_ptr(), &mut value, &mut size) as i32 != 0
+                || value.is_null()
+            {
+                return None;
+            }
+            Some(std::slice::from_raw_parts(value.cast::<u8>(), size))
+        }
     }
 }
 

@@ -5,11 +5,12 @@
 //! as samples of the [`signals`], to whichever [`Sink`] writes them out.
 //!
 //! Reading order: [`view`] (Deltas and ticks), `ledger` (totals) and `panes` (windows) of a source, `key` and `distinct`
-//! (who was seen), `audit` (sequences of audit queues), `scan` (one pass over all of it), [`exposure`] (how much of each key is shown), [`signals`] (the list),
-//! [`reading`] and `per_key` (state to samples).
+//! (who was seen), `audit` (sequences of audit queues), [`exemplars`] (traces of single requests), `scan` (one pass over all of
+//! it), [`exposure`] (how much of each key is shown), [`signals`] (the list), [`reading`] and `per_key` (state to samples).
 
 mod audit;
 mod distinct;
+pub mod exemplars;
 pub mod exposure;
 mod key;
 mod ledger;
@@ -23,6 +24,7 @@ mod slots;
 pub mod view;
 
 pub use audit::{AuditCounts, AuditQueue, AuditState};
+pub use exemplars::Exemplars;
 pub use exposure::Exposure;
 pub use key::KeyView;
 pub use reading::{ClassicRead, Family, HistogramRead, Label, Reading, Sink, Value};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use larum_aggregate::histogram::{Bucket, quantile_seconds};
 use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, SECOND_NS, Window};
-use larum_aggregate::{Distinct, NameId, SourceId};
+use larum_aggregate::{Distinct, Exemplar, NameId, SourceId};
 use larum_event::{Code, CodeParts, Histogram, Hop, Kind, Measured, Op, Outcome};
 
 use crate::exposure::{Detail, Lines};
@@ -76,6 +76,7 @@ pub fn visit(reading: &Reading<'_>, sink: &mut impl Sink) {
     };
     keys_shown[Detail::Hidden as usize] =
         reading.view.keys().filter(|key| wanted(key) == Wanted::Nothing).count() as u64;
+    let (mut exemplars, mut chosen) = (Vec::new(), Vec::new());
     reading.view.scan_some(asked, wanted, |counted| {
         let name = |id| reading.view.name(id);
         let def = counted.key.def;
@@ -90,7 +91,12 @@ pub fn visit(reading: &Reading<'_>, sink: &mut impl Sink) {
             return;
         }
         let started_ns = Some(i64::from(counted.key.started_s) * SECOND_NS);
-        let mut writer = Writer { counted, families: &families, detail, sink };
+        exemplars.clear();
+        if detail == Detail::Full {
+            exemplars.extend(reading.exemplars.of(def.source, def.id));
+        }
+        let mut writer =
+            Writer { counted, families: &families, detail, exemplars: &exemplars, chosen: &mut chosen, sink };
         match is_of_platform {
             false => {
                 writer.sink.scope(&[source, tenant, region], started_ns);
@@ -139,6 +145,10 @@ struct Writer<'w, 'v, S> {
     counted: &'w Counted<'v>,
     families: &'w Families,
     detail: Detail,
+    /// Of the key.
+    exemplars: &'w [Exemplar],
+    /// Memory for those of a histogram.
+    chosen: &'w mut Vec<Exemplar>,
     sink: &'w mut S,
 }
 
@@ -147,11 +157,20 @@ impl<S: Sink> Writer<'_, '_, S> {
         self.sink.sample(family, labels, Value::Int(count as i64));
     }
 
-    fn latency(&mut self, family: Family, labels: &[Label<'_>], totals: &HistogramTotals) {
+    /// `is_in_it`: what of the key's histograms `totals` were added up from.
+    fn latency(
+        &mut self,
+        family: Family,
+        labels: &[Label<'_>],
+        totals: &HistogramTotals,
+        is_in_it: impl Fn(Measured) -> bool,
+    ) {
         if self.detail < Detail::Full {
             return;
         }
-        let read = HistogramRead { buckets: &totals.buckets, sum_ns: totals.sum_ns };
+        self.chosen.clear();
+        self.chosen.extend(self.exemplars.iter().filter(|e| is_in_it(Histogram(e.histogram).measured())));
+        let read = HistogramRead { buckets: &totals.buckets, sum_ns: totals.sum_ns, exemplars: self.chosen };
         self.sink.histogram(family, labels, read);
     }
 
@@ -166,11 +185,14 @@ impl<S: Sink> Writer<'_, '_, S> {
             }
         }
         for (id, totals) in counted.histograms(|_| true) {
+            let is_it = |measured| measured == id.measured();
             match id.measured() {
                 Measured::Login(outcome) => {
-                    self.latency(self.families.login_latency, &[("outcome", outcome.as_str())], &totals);
+                    self.latency(self.families.login_latency, &[("outcome", outcome.as_str())], &totals, is_it);
                 }
-                Measured::Token(op) => self.latency(self.families.token_latency, &[("op", op.as_str())], &totals),
+                Measured::Token(op) => {
+                    self.latency(self.families.token_latency, &[("op", op.as_str())], &totals, is_it);
+                }
                 Measured::Permission(..) | Measured::Delivery => {}
             }
         }
@@ -223,7 +245,7 @@ impl<S: Sink> Writer<'_, '_, S> {
         };
         for ((op, outcome), totals) in latencies(self.counted, by) {
             let labels = [("op", op.as_str()), ("outcome", outcome.as_str())];
-            self.latency(self.families.permission_latency, &labels, &totals);
+            self.latency(self.families.permission_latency, &labels, &totals, |m| by(m) == Some((op, outcome)));
         }
     }
 
@@ -238,7 +260,7 @@ impl<S: Sink> Writer<'_, '_, S> {
             _ => None,
         };
         for (hop, totals) in latencies(self.counted, by) {
-            self.latency(self.families.escalation_latency, &[text(hop)], &totals);
+            self.latency(self.families.escalation_latency, &[text(hop)], &totals, |m| by(m) == Some(hop));
         }
     }
 
@@ -252,7 +274,7 @@ impl<S: Sink> Writer<'_, '_, S> {
             }
         }
         for (_, totals) in self.counted.histograms(|measured| measured == Measured::Delivery) {
-            self.latency(self.families.audit_delay, &[("queue", component)], &totals);
+            self.latency(self.families.audit_delay, &[("queue", component)], &totals, |_| false);
         }
     }
 }

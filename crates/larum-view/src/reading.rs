@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use larum_aggregate::histogram::Bucket;
+use larum_aggregate::Exemplar;
+use larum_aggregate::histogram::{Bucket, classic_of};
 use larum_aggregate::time::{SECOND_NS, Window};
 use larum_event::Reject;
 
 use crate::audit::{self, AuditQueue};
+use crate::exemplars::Exemplars;
 use crate::exposure::Exposure;
 use crate::per_key;
 use crate::signals::{self, Signal};
@@ -31,6 +33,16 @@ pub struct HistogramRead<'a> {
     pub buckets: &'a [(Bucket, u64)],
     /// Sum of the values, ns.
     pub sum_ns: u128,
+    /// Traces of single values, several of a bucket at times.
+    pub exemplars: &'a [Exemplar],
+}
+
+impl HistogramRead<'_> {
+    /// The newest exemplar in a classic bucket, by its place.
+    pub fn exemplar_of(&self, classic: usize) -> Option<&Exemplar> {
+        let in_it = self.exemplars.iter().filter(|exemplar| classic_of(exemplar.latency_ns) == classic);
+        in_it.max_by_key(|exemplar| (exemplar.tick, exemplar.hash))
+    }
 }
 
 /// A histogram with bounds of its own.
@@ -67,6 +79,8 @@ pub trait Sink {
 pub struct Reading<'v> {
     /// The state.
     pub view: &'v View,
+    /// Traces of single requests.
+    pub exemplars: &'v Exemplars,
     /// Wall clock, Unix ns.
     pub now_ns: i64,
     /// Windows that are exposed as gauges.

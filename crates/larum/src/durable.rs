@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use larum_aggregate::{DeadLetter, Delta, DeltaError, PartitionId};
 use larum_fold::PartitionState;
-use larum_view::{PartitionView, View};
+use larum_view::{Exemplars, PartitionView, View};
 use serde::{Deserialize, Serialize};
 
 /// Refused records on their way out, by where they were read.
@@ -37,6 +37,8 @@ pub struct Durable {
     pub view: View,
     /// Refused records.
     pub outbox: Outbox,
+    /// Traces of single requests. What version 2 of the wire form wrote ends before them.
+    pub exemplars: Exemplars,
 }
 
 impl Durable {
@@ -70,7 +72,9 @@ impl Durable {
         for place in std::mem::take(&mut delta.delivered) {
             self.outbox.letters.remove(&place);
         }
+        self.exemplars.wait(std::mem::take(&mut delta.exemplars), &self.view);
         self.view.apply(delta);
+        self.exemplars.show(&self.view);
     }
 }
 
@@ -82,5 +86,19 @@ pub fn resume(partition: &PartitionView) -> PartitionState {
         watermark_ns: partition.watermark_ns,
         first_append_ns: partition.first_append_ns,
         current_ns: partition.current_ns,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_of_the_version_before_is_read() {
+        let durable = Durable::default();
+        let mut bytes = durable.encode();
+        assert_eq!(bytes.pop(), Some(0), "exemplars stand at the end, and there are none");
+        bytes[0] -= 1;
+        assert_eq!(Durable::recover(Some(&bytes), &[]), Ok(durable));
     }
 }

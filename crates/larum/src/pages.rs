@@ -9,6 +9,7 @@ use larum_export::{Flavour, Format, ProtoWriter, TextWriter, own};
 use larum_view::{Exposure, Reading, Sink, View};
 
 use crate::clock::now_ns;
+use crate::durable::Durable;
 use crate::state::Handles;
 
 /// Without a round of the committer for so long, the process is not well, ns.
@@ -75,8 +76,8 @@ impl LarumPages {
         {
             let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
             let exposure = self.exposure(&durable.view, now_ns);
-            let (view, windows) = (&durable.view, &self.windows[..]);
-            Reading { view, now_ns, windows, exposure: &exposure }.visit(sink);
+            let Durable { view, exemplars, .. } = &*durable;
+            Reading { view, exemplars, now_ns, windows: &self.windows, exposure: &exposure }.visit(sink);
         }
         let registry = self.handles.registry.read().unwrap_or_else(PoisonError::into_inner).clone();
         self.handles.own.refresh(&self.handles.shared, registry.as_deref());

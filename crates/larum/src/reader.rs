@@ -191,14 +191,15 @@ impl Reader {
         let mut out_of_range = None;
         while let Some(fetched) = self.consumer.take() {
             match fetched {
-                Fetched::Record { slot, offset, timestamp_ms, log_append, value } => {
+                Fetched::Record { slot, offset, timestamp_ms, log_append, value, headers } => {
                     let Some(part) = self.parts.get(slot) else { continue };
                     if part.held || part.stopped {
                         // Fetched before it was held; it is fetched again.
                         continue;
                     }
                     let append_ns = append_time(timestamp_ms, log_append, received_ns);
-                    let record = Record { offset, append_ns, value };
+                    let traceparent = || headers.traceparent();
+                    let record = Record { offset, append_ns, value, traceparent: &traceparent };
                     self.newest_append_ns = self.newest_append_ns.max(Some(append_ns));
                     let before = self.worker.open_dead_letter_bytes();
                     let drop = !self.settings.block

@@ -10,7 +10,7 @@ use larum::keeper::{Keeper, Round, WorkerCut};
 use larum_aggregate::time::SECOND_NS;
 use larum_aggregate::{Graces, NameKind, PartitionId, PartitionStart, SourceDef, SourceId};
 use larum_event::Limits;
-use larum_fold::{Budgets, DeadLetters, PartStatus, Record, Registry, SourcePolicy, Worker};
+use larum_fold::{Budgets, DeadLetters, PartStatus, Record, Registry, SourcePolicy, Worker, no_header};
 use larum_store::{Store, StoreLimits};
 
 const SOURCE: SourceId = SourceId(0);
@@ -62,7 +62,12 @@ impl Rig {
 
     fn event(&mut self, at_s: i64, members: &str) {
         let json = format!(r#"{{"time":{at_s},{members}}}"#);
-        let record = Record { offset: self.offset, append_ns: at_s * SECOND_NS, value: Some(json.as_bytes()) };
+        let record = Record {
+            offset: self.offset,
+            append_ns: at_s * SECOND_NS,
+            value: Some(json.as_bytes()),
+            traceparent: &no_header,
+        };
         self.worker.record(0, record, at_s * SECOND_NS, DeadLetters::Count);
         self.offset += 1;
     }

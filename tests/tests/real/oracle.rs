@@ -35,6 +35,7 @@ fn body(message: &Message) -> Body {
                 outcome: event.outcome.clone().unwrap_or_default(),
                 reason: event.reason.clone(),
                 latency_ns: event.latency_ns,
+                trace: None,
                 count: event.count,
                 queue: find("queue").unwrap_or_default(),
                 producer: find("producer"),

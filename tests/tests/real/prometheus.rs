@@ -1,8 +1,10 @@
 //! A real Prometheus scrapes it: rates and gauges agree with the truth, no reset across kill -9.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use larum_tests::kafka::Kafka;
+use larum_tests::kafka::{Header, Kafka, OwnedHeaders};
+use larum_tests::process::{now_ms, wait_until};
 use larum_tests::prometheus::{Prometheus, check_text_formats, promtool_check_config, promtool_check_metrics};
 
 use crate::oracle::Oracle;
@@ -86,7 +88,7 @@ fn every_format_says_the_same() {
     let count = scraped("larum_token_latency_seconds_count", "");
     let all = "sum(larum_token_latency_seconds)";
     let held = || (one(&format!("histogram_count({all})")) == count).then_some(());
-    larum_tests::process::wait_until("Prometheus to hold the last state", Duration::from_secs(10), held).unwrap();
+    wait_until("Prometheus to hold the last state", Duration::from_secs(10), held).unwrap();
     assert!(
         (one(&format!("histogram_sum({all})")) / scraped("larum_token_latency_seconds_sum", "") - 1.0).abs() < 1e-9
     );
@@ -100,5 +102,42 @@ fn every_format_says_the_same() {
     assert!((0.001..1.0).contains(&quantile), "{quantile}");
     assert_eq!(one("sum(larum_login_attempts_total)") as u64, truth.logins.values().sum::<u64>());
     assert_eq!(one("count(larum_build_info)"), 1.0);
+    check_exemplars(&kafka, &prometheus);
     assert_eq!(larum.terminate(), Some(0));
+}
+
+/// What Prometheus holds as exemplars are traces of records in the topic, with their latencies; one that only its record's
+/// header names gets there too.
+fn check_exemplars(kafka: &Kafka, prometheus: &Prometheus) {
+    let traces: BTreeMap<String, f64> = (kafka.read_all("auth").unwrap().into_iter())
+        .filter_map(|message| {
+            let event: serde_json::Value = serde_json::from_slice(&message.value?).ok()?;
+            Some((event["trace_id"].as_str()?.to_string(), event["latency_ms"].as_f64()? / 1000.0))
+        })
+        .collect();
+    let mut held = 0;
+    for family in ["larum_login_latency_seconds", "larum_token_latency_seconds", "larum_permission_latency_seconds"] {
+        let bucket = format!("{family}_bucket");
+        for (labels, seconds) in [family, &bucket].iter().flat_map(|name| prometheus.exemplars(name).unwrap()) {
+            let latency = traces.get(&labels["trace_id"]).unwrap_or_else(|| panic!("whose trace is {labels:?}?"));
+            assert!((seconds - latency).abs() < 1e-9, "{labels:?} took {latency} s, not {seconds}");
+            held += 1;
+        }
+    }
+    assert!(held > 20, "only {held} exemplars of {} traces", traces.len());
+    let now_ms = now_ms();
+    let event = format!(
+        r#"{{"time":{now_ms},"kind":"login","tenant":"by-header","outcome":"success","latency_ms":2500,"actor":{{"id":"u1"}}}}"#
+    );
+    let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    let value = format!("00-{trace}-{span}-01");
+    let headers = OwnedHeaders::new().insert(Header { key: "traceparent", value: Some(&value) });
+    let producer = kafka.producer().unwrap();
+    producer.produce_with("auth", Some(0), None, Some(event.as_bytes()), None, Some(headers)).unwrap();
+    producer.flush().unwrap();
+    let query = "{__name__=~\"larum_login_latency_seconds(_bucket)?\",tenant=\"by-header\"}";
+    let found = || prometheus.exemplars(query).unwrap().pop();
+    let (labels, seconds) = wait_until("the exemplar named by a header", Duration::from_secs(15), found).unwrap();
+    assert_eq!((labels["trace_id"].as_str(), labels["span_id"].as_str(), seconds), (trace, span, 2.5));
+    println!("{held} exemplars held by Prometheus");
 }

@@ -11,7 +11,7 @@ use larum::keeper::{Committed, Keeper, Round, WorkerCut};
 use larum::shared::{PartShared, SourceShared};
 use larum_aggregate::{Delta, Graces, PartitionId, PartitionStart, SourceDef, SourceId};
 use larum_event::Limits;
-use larum_fold::{Budgets, DeadLetters, PartStatus, Record, Registry, SourcePolicy, Worker};
+use larum_fold::{Budgets, DeadLetters, PartStatus, Record, Registry, SourcePolicy, Worker, no_header};
 use larum_store::{Builder, Store, StoreLimits, configure};
 
 use larum_tests::recount::{Body, Partition, S, Totals, random};
@@ -278,7 +278,12 @@ impl Rig {
                 Body::Tombstone => None,
                 _ => Some(rec.bytes.as_slice()),
             };
-            worker.record(slot, Record { offset, append_ns: rec.append_ns, value }, self.now_ns, LETTERS);
+            worker.record(
+                slot,
+                Record { offset, append_ns: rec.append_ns, value, traceparent: &no_header },
+                self.now_ns,
+                LETTERS,
+            );
         }
         if to == partition.end() {
             worker.pass(slot, to);

@@ -1,11 +1,13 @@
 //! What the rig compares with the naive recount.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use larum_aggregate::change::CHANGES_MAX;
 use larum_aggregate::time::{DISTINCT_WINDOW, WINDOWS, Window};
 use larum_aggregate::{Change, Distinct, Graces, NameId};
 use larum_event::{CodeParts, Kind};
-use larum_tests::recount::{Judged, Partition, Sets, Totals};
-use larum_view::{AuditQueue, View};
+use larum_tests::recount::{Ev, Judged, Partition, Sets, Totals};
+use larum_view::{AuditQueue, Exemplars, View};
 
 use super::{Rig, SOURCE};
 
@@ -27,6 +29,7 @@ impl Rig {
         }
         if thorough {
             self.recount(view, &next, &totals)?;
+            self.recount_exemplars(view, &durable.exemplars, &next)?;
         }
         if ticked {
             self.check_ticks(view, &next)?;
@@ -59,6 +62,36 @@ impl Rig {
         same("latencies", (count, sum_ns), want_latencies)?;
         self.recount_changes(view, next)?;
         self.recount_windows(view, next)
+    }
+
+    /// Every exemplar is the trace of a visible request that was slow or failed, under its own key; and each tenant that
+    /// had one in the last hour shows one.
+    fn recount_exemplars(&self, view: &View, exemplars: &Exemplars, next: &[i64]) -> Result<(), String> {
+        let telling: BTreeMap<u128, (i64, &Ev)> = (self.log.iter().zip(next))
+            .flat_map(|(partition, next)| partition.telling(*next))
+            .map(|(trace, tick, event)| (trace, (tick, event)))
+            .collect();
+        let mut tenants = BTreeSet::new();
+        for key in view.keys() {
+            for exemplar in exemplars.of(key.def.source, key.def.id) {
+                let trace = u128::from_be_bytes(exemplar.trace_id);
+                let Some((_, event)) = telling.get(&trace) else { return Err(format!("whose is {exemplar:?}?")) };
+                same("an exemplar's latency", Some(exemplar.latency_ns), event.latency_ns)?;
+                let tenant = view.name(key.def.tenant);
+                if key.def.tenant != NameId::OTHER {
+                    same("an exemplar's tenant", tenant, &event.tenant)?;
+                }
+                tenants.insert(event.tenant.as_str());
+            }
+        }
+        let Some(tick) = view.source(SOURCE).and_then(|source| source.tick) else { return Ok(()) };
+        let recent = telling.values().filter(|(at, _)| *at > i64::from(tick) - 3600);
+        // Minted tenants share the keys of `__other__`.
+        let known = recent.map(|(_, event)| event.tenant.as_str()).filter(|tenant| !tenant.starts_with("minted"));
+        match { known }.find(|tenant| !self.minted && !tenants.contains(tenant)) {
+            Some(tenant) => Err(format!("{tenant} shows no exemplar at tick {tick}")),
+            None => Ok(()),
+        }
     }
 
     /// The timeline holds every change that is visible, in order of time.
