@@ -41,10 +41,19 @@ impl Prometheus {
 
     /// The same with features of Prometheus switched on, comma-separated.
     pub fn start_with(target: &str, interval_ms: u64, features: &str) -> anyhow::Result<Prometheus> {
+        Prometheus::start_configured(&configuration(target, interval_ms), features)
+    }
+
+    /// The same with more lines about the job: how its target is reached.
+    pub fn start_secured(target: &str, interval_ms: u64, link: &str) -> anyhow::Result<Prometheus> {
+        Prometheus::start_configured(&(configuration(target, interval_ms) + link), "exemplar-storage")
+    }
+
+    fn start_configured(configuration: &str, features: &str) -> anyhow::Result<Prometheus> {
         let program = process::services("prometheus")?.join("bin/prometheus");
         let dir = tempfile::tempdir().context("no temporary folder for Prometheus")?;
         let config = dir.path().join("prometheus.yml");
-        fs::write(&config, configuration(target, interval_ms)).context("cannot write prometheus.yml")?;
+        fs::write(&config, configuration).context("cannot write prometheus.yml")?;
         let address = format!("127.0.0.1:{}", free_port());
         let args = [
             format!("--config.file={}", config.display()),
@@ -200,6 +209,11 @@ pub fn promtool_check_metrics(text: &str) -> anyhow::Result<String> {
 /// Checks a Prometheus configuration and the rule files that it names; returns what promtool said.
 pub fn promtool_check_config(path: &Path) -> anyhow::Result<String> {
     promtool(["check".as_ref(), "config".as_ref(), path.as_os_str()], "")
+}
+
+/// Checks a web configuration and the files that it names; returns what promtool said.
+pub fn promtool_check_web_config(path: &Path) -> anyhow::Result<String> {
+    promtool(["check".as_ref(), "web-config".as_ref(), path.as_os_str()], "")
 }
 
 fn promtool<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>, input: &str) -> anyhow::Result<String> {

@@ -76,7 +76,7 @@ fn openssl(dir: &Path, args: &str) -> anyhow::Result<()> {
 }
 
 /// An authority of its own.
-fn authority(dir: &Path, name: &str) -> anyhow::Result<()> {
+pub fn authority(dir: &Path, name: &str) -> anyhow::Result<()> {
     openssl(
         dir,
         &format!("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.pem"),
@@ -84,7 +84,7 @@ fn authority(dir: &Path, name: &str) -> anyhow::Result<()> {
 }
 
 /// A key, and a certificate for this machine that `ca` signed.
-fn certificate(dir: &Path, name: &str) -> anyhow::Result<()> {
+pub fn certificate(dir: &Path, name: &str) -> anyhow::Result<()> {
     fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n")?;
     openssl(dir, &format!("req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"))?;
     openssl(

@@ -30,7 +30,11 @@ pub fn describe(config: &Config) -> String {
         Some(topic) => format!("refused records go to {topic}\n"),
         None => "refused records are counted only, their bytes are lost: set dead_letters.topic\n".to_string(),
     };
-    text += &format!("keeps its state in {}, serves http://{}/metrics\n", config.state.display(), config.listen);
+    text += &format!("keeps its state in {}, serves {}/metrics", config.state.display(), config.listen);
+    text += &match &config.web_config {
+        Some(path) => format!(" under the rules of {}\n", path.display()),
+        None => " in the clear, to everybody who reaches it\n".to_string(),
+    };
     for watched in &config.watched_groups {
         text += &format!("watches group {} in {}\n", watched.group, watched.topics.join(", "));
     }

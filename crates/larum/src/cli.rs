@@ -54,6 +54,9 @@ pub struct ConfigArgs {
     /// Address of /metrics, /-/ready and /-/healthy.
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
+    /// TLS and users of that address, a file as Prometheus' exporters have it.
+    #[arg(long, value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
     /// First start only: where totals begin: end, earliest, or a time such as 2026-03-14T09:20:00Z.
     #[arg(long, value_name = "WHERE")]
     pub start_at: Option<String>,
@@ -70,6 +73,7 @@ impl ConfigArgs {
             topics: self.topics.clone(),
             state: self.state.clone(),
             listen: self.listen.clone(),
+            web_config: self.web_config.clone(),
             start_at: self.start_at.clone(),
             dead_letter_topic: self.dead_letter_topic.clone(),
         }

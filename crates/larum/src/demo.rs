@@ -62,6 +62,7 @@ fn config(broker: &EmbeddedBroker, args: &DemoArgs, state: PathBuf) -> anyhow::R
         topics: vec![TOPIC.into()],
         state: Some(state),
         listen: Some(args.listen.clone()),
+        web_config: None,
         start_at: Some("earliest".into()),
         dead_letter_topic: Some(DEAD_LETTERS.into()),
     };

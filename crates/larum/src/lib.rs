@@ -20,6 +20,7 @@ pub mod own;
 pub mod pages;
 pub mod progress;
 pub mod reader;
+mod reload;
 pub mod run;
 pub mod shared;
 pub mod start;

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use larum_export::http;
+use larum_export::http::guard::Guard;
 
-use crate::config::Config;
+use crate::config::{Config, web};
 use crate::engine;
 use crate::pages::{LarumPages, Writers};
+use crate::reload;
 use crate::state::{self, Handles, Opened};
 
 /// An orderly end takes no longer than this.
@@ -39,7 +41,15 @@ pub async fn start(config: Arc<Config>, opened: Opened) -> anyhow::Result<Runnin
         exposure: Mutex::default(),
         writers: Writers::default(),
     };
-    tokio::spawn(http::serve(listener, Arc::new(pages)));
+    let (settings, rules) = web::load(config.web_config.as_deref()).map_err(|problems| {
+        let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("the web configuration cannot be used: {}", why.join("; "))
+    })?;
+    let guard = Guard::new(rules);
+    tokio::spawn(http::serve(listener, Arc::new(pages), guard.clone()));
+    if let Some(path) = config.web_config.clone() {
+        tokio::spawn(reload::watch(path, settings, guard));
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let (ending, ended) = tokio::sync::oneshot::channel();
     let (for_engine, asked_to_stop) = (handles.clone(), stop.clone());

@@ -9,6 +9,7 @@
 mod model;
 
 mod audit;
+mod endpoint;
 mod exactness;
 mod faults;
 mod groups;

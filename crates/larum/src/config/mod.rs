@@ -4,6 +4,7 @@ mod kafka;
 mod node;
 mod reader;
 mod schema;
+pub mod web;
 
 pub use reader::duration;
 pub use schema::schema;
@@ -103,6 +104,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Address of the HTTP endpoint.
     pub listen: SocketAddr,
+    /// TLS and users of the HTTP endpoint.
+    pub web_config: Option<PathBuf>,
     /// Reading threads.
     pub workers: usize,
     /// Time between commits.
@@ -130,6 +133,8 @@ pub struct Overrides {
     pub state: Option<PathBuf>,
     /// `--listen`
     pub listen: Option<String>,
+    /// `--web-config`
+    pub web_config: Option<PathBuf>,
     /// `--start-at`
     pub start_at: Option<String>,
     /// `--dead-letter-topic`
@@ -235,6 +240,10 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
         None => reader.parsed("listen", "127.0.0.1:9464", address),
     };
     let state = overrides.state.clone().unwrap_or_else(|| reader.text("state", "larum-state").into());
+    let web_config = overrides.web_config.clone().or(reader.optional_text("web_config").map(PathBuf::from));
+    if let Err(problems) = web::load(web_config.as_deref()) {
+        problems.iter().for_each(|problem| reader.complain("web_config", &format!("cannot be used: {}", problem.text)));
+    }
     let mut limits = reader.map("limits");
     let budgets = Budgets {
         tenants: limits.number("tenants", 10_000, 2..=1_000_000) as usize,
@@ -255,6 +264,7 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
         warm_up: reader.duration("warm_up", "1h", Duration::ZERO..=Duration::from_secs(7 * 86_400)),
         state,
         listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
+        web_config,
         workers: reader.number("workers", cores.min(WORKERS_DEFAULT_MAX) as u64, 1..=256) as usize,
         commit_interval: reader.duration(
             "commit_interval",

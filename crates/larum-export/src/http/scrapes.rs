@@ -1,0 +1,104 @@
+//! Scrapes: written one at a time, shared by those who ask at the same moment, few in memory at once.
+
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use hyper::body::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use super::peers::Peers;
+use super::{Pages, Wanted};
+
+/// Most scrapes in memory, those being sent included.
+const IN_MEMORY_MAX: usize = 8;
+/// A scrape serves whoever asks within so many times the time that writing it took, so that a flood of requests costs an
+/// eighth of a core at most.
+const SHARED_FOR: u32 = 8;
+/// But no longer than this.
+const SHARED_FOR_MAX: Duration = Duration::from_secs(1);
+/// Longest wait for memory.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What one scrape answers.
+pub struct Scrape {
+    /// Its bytes, packed if that was wanted.
+    pub bytes: Bytes,
+    wanted: Wanted,
+    fresh_until: Instant,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Writes scrapes.
+pub struct Scrapes {
+    pages: Arc<dyn Pages>,
+    peers: Arc<Peers>,
+    /// One is written at a time: scrapers share what reading the state costs.
+    turn: tokio::sync::Mutex<()>,
+    room: Arc<Semaphore>,
+    fresh: Mutex<Vec<Arc<Scrape>>>,
+}
+
+impl Scrapes {
+    /// Of these pages; where memory is short, those of `peers` who do not read leave.
+    pub fn new(pages: Arc<dyn Pages>, peers: Arc<Peers>) -> Arc<Scrapes> {
+        let room = Arc::new(Semaphore::new(IN_MEMORY_MAX));
+        Arc::new(Scrapes { pages, peers, turn: tokio::sync::Mutex::default(), room, fresh: Mutex::default() })
+    }
+
+    /// A scrape that is still fresh.
+    fn shared(&self, wanted: Wanted) -> Option<Arc<Scrape>> {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.retain(|scrape| scrape.fresh_until > Instant::now());
+        fresh.iter().find(|scrape| scrape.wanted == wanted).cloned()
+    }
+
+    /// Room for one more; who stalls makes it.
+    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        let room = || self.room.clone().acquire_owned();
+        while self.room.available_permits() == 0 && self.peers.send_away_a_stalled_reader() {
+            tokio::task::yield_now().await;
+        }
+        timeout(WAIT_MAX, room()).await.ok()?.ok()
+    }
+
+    /// The scrape of this moment; `Err` says why there is none.
+    pub async fn get(self: &Arc<Self>, wanted: Wanted) -> Result<Arc<Scrape>, String> {
+        if let Some(scrape) = self.shared(wanted) {
+            return Ok(scrape);
+        }
+        // In a task of its own: a client that goes away does not make room for another to have it done again.
+        let scrapes = self.clone();
+        let writing = tokio::spawn(async move {
+            let _turn = scrapes.turn.lock().await;
+            if let Some(scrape) = scrapes.shared(wanted) {
+                return Ok(scrape);
+            }
+            let busy = || "too many scrapes are being read slowly; try again".to_string();
+            let room = scrapes.room().await.ok_or_else(busy)?;
+            let (pages, began) = (scrapes.pages.clone(), Instant::now());
+            let written = tokio::task::spawn_blocking(move || write(&*pages, wanted)).await;
+            let bytes = written.map_err(|error| format!("the scrape failed: {error}"))?.into();
+            let shared_for = (began.elapsed() * SHARED_FOR).min(SHARED_FOR_MAX);
+            let scrape = Arc::new(Scrape { bytes, wanted, fresh_until: began + shared_for, _room: room });
+            scrapes.fresh.lock().unwrap_or_else(PoisonError::into_inner).push(scrape.clone());
+            Ok(scrape)
+        });
+        writing.await.map_err(|error| format!("the scrape failed: {error}"))?
+    }
+}
+
+/// One scrape, packed if it is asked for: over a network its size costs more than packing it fast.
+fn write(pages: &dyn Pages, wanted: Wanted) -> Vec<u8> {
+    let body = pages.metrics(wanted.format);
+    if !wanted.gzip {
+        return body;
+    }
+    let mut packed = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
+    // Writing to memory does not fail.
+    let written = packed.write_all(&body).and_then(|()| packed.finish());
+    written.unwrap_or_else(|error| unreachable!("memory refuses nothing: {error}"))
+}
