@@ -1,6 +1,7 @@
 //! Shared harness of the whole-system tests: real services, child processes.
 
 pub mod audit;
+pub mod collector;
 pub mod kafka;
 pub mod process;
 pub mod prometheus;

@@ -2,13 +2,15 @@
 //!
 //! [`TextWriter`] and [`ProtoWriter`] are [`larum_view::Sink`]s: they write samples as text format 0.0.4, as OpenMetrics 1.0
 //! or as protobuf; [`Format`] says which a client gets. [`own`] makes Larum's own metrics from the signal list and shows
-//! their registry to the same sink. [`http`] serves pages and changes nothing.
+//! their registry to the same sink. [`http`] serves pages and changes nothing; [`otlp`] pushes the same to a collector.
 
 mod format;
 pub mod http;
+pub mod otlp;
 pub mod own;
 mod proto;
 mod text;
+mod wire;
 
 pub use format::Format;
 pub use proto::ProtoWriter;

@@ -9,6 +9,8 @@ use larum_aggregate::histogram::{Bucket, CLASSIC_POWERS, ZERO_BUCKET, classic};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
 
+use crate::wire::{field_bytes, field_double, field_head, field_varint, varint, varint_len, zigzag};
+
 /// Base-2 exponential buckets, eight per doubling.
 const SCHEMA: i64 = 3;
 /// A bucket's number minus this is its index among native buckets, whose index 0 ends at one second.
@@ -38,42 +40,11 @@ struct FamilyProto {
     metrics: Vec<u8>,
 }
 
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value > 0x7f {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// A signed number with its sign in the lowest bit.
-fn zigzag(value: i64) -> u64 {
-    (value << 1 ^ value >> 63) as u64
-}
-
-fn field_varint(out: &mut Vec<u8>, field: u64, value: u64) {
-    varint(out, field << 3);
-    varint(out, value);
-}
-
-fn field_double(out: &mut Vec<u8>, field: u64, value: f64) {
-    varint(out, field << 3 | 1);
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
-fn field_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    varint(out, field << 3 | 2);
-    varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
 fn write_labels(out: &mut Vec<u8>, labels: &[Label<'_>]) {
     for (name, text) in labels {
-        // Names are short; a text's length takes as many bytes as its varint.
-        let varint_len = |len: usize| 1 + usize::from(len > 0x7f) + usize::from(len > 0x3fff);
-        let size = 2 + varint_len(name.len()) + name.len() + varint_len(text.len()) + text.len();
-        varint(out, 1 << 3 | 2);
-        varint(out, size as u64);
+        let len = |text: &str| 1 + varint_len(text.len() as u64) + text.len();
+        let size = len(name) + len(text);
+        field_head(out, 1, size);
         field_bytes(out, 1, name.as_bytes());
         field_bytes(out, 2, text.as_bytes());
     }

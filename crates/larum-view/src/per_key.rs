@@ -103,6 +103,9 @@ pub fn visit(reading: &Reading<'_>, sink: &mut impl Sink) {
                 writer.logins_and_tokens();
                 let windows = shown.get(&def.source).filter(|_| detail >= Detail::Windows);
                 let windows = windows.map_or(&[][..], Vec::as_slice);
+                if let Some(first) = windows.first() {
+                    writer.sink.window(i64::from(first.end_s) * SECOND_NS);
+                }
                 windows.iter().enumerate().for_each(|(at, window)| writer.window(at, window));
             }
             true if def.tenant != NameId::NONE => {

@@ -67,6 +67,8 @@ pub trait Sink {
     /// The samples that follow begin with these labels; their counters and histograms started at `started_ns`, Unix ns,
     /// where that is known.
     fn scope(&mut self, labels: &[Label<'_>], started_ns: Option<i64>);
+    /// The gauges that follow, up to the next scope, are of windows that end in this tick, Unix ns.
+    fn window(&mut self, _tick_ns: i64) {}
     /// A counter's or gauge's sample.
     fn sample(&mut self, family: Family, labels: &[Label<'_>], value: Value);
     /// A histogram's sample, in the one layout.

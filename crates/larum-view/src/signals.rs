@@ -47,6 +47,24 @@ impl Signal {
     }
 }
 
+impl Signal {
+    /// Name and unit as OpenTelemetry has them: the namespace by dots, without what unit and kind say anyway. A backend that
+    /// makes Prometheus names of them comes back to this signal's.
+    pub fn otlp(&self) -> (String, String) {
+        let name = self.name.strip_suffix("_total").unwrap_or(self.name);
+        let (name, unit) = match self.unit_in_name() {
+            Some("seconds") => (name.strip_suffix("_seconds").unwrap_or(name), "s".to_string()),
+            Some("bytes") => (name.strip_suffix("_bytes").unwrap_or(name), "By".to_string()),
+            Some("ratio") => (name.strip_suffix("_ratio").unwrap_or(name), "1".to_string()),
+            _ => match name.strip_suffix("_per_second") {
+                Some(rate) => (rate, "{event}/s".to_string()),
+                None => (name, format!("{{{}}}", self.unit.trim_end_matches('s'))),
+            },
+        };
+        (name.replacen('_', ".", 2), unit)
+    }
+}
+
 /// Declares the signals, a constant for each, and the list of all.
 macro_rules! signals {
     ($($id:ident: $kind:ident $unit:literal $precision:expr, $name:literal [$($label:literal),*] $help:literal;)+) => {
@@ -189,6 +207,10 @@ signals! {
         "Bytes of refused records that the dead-letter topic has not acknowledged yet.";
     CLIENT_ERRORS: Counter "errors" Operational, "larum_pipeline_client_errors_total" ["kind"]
         "Errors that the Kafka client reported.";
+    OTLP_REQUESTS: Counter "requests" Operational, "larum_pipeline_otlp_requests_total" ["result"]
+        "Pushes of metrics to the OTLP collector, by request: sent, retried, failed (given up), dropped (the queue was full).";
+    OTLP_REJECTED: Counter "points" Operational, "larum_pipeline_otlp_rejected_points_total" []
+        "Points of pushes that the OTLP collector took without them.";
     SCRAPE_SECONDS: Histogram "seconds" Operational, "larum_pipeline_scrape_seconds" []
         "Time to write one scrape.";
 }
@@ -198,7 +220,7 @@ pub fn page() -> String {
     let mut page = String::from(
         "# Signals\n\nMade from the list in `crates/larum-view/src/signals.rs` by `cargo test`; do not edit.\n\n\
          exact: equals a recount of the offsets that the scrape states. bounded: within the stated error. \
-         operational: about Larum itself.\n\n| signal | type | unit | labels | trust | meaning |\n|---|---|---|---|---|---|\n",
+         operational: about Larum itself.\n\n| signal | type | unit | labels | over OTLP | trust | meaning |\n|---|---|---|---|---|---|---|\n",
     );
     for s in SIGNALS {
         let trust = match s.precision {
@@ -208,7 +230,9 @@ pub fn page() -> String {
         };
         let kind = format!("{:?}", s.kind).to_lowercase();
         let labels = s.labels.join(", ");
-        page += &format!("| `{}` | {kind} | {} | {labels} | {trust} | {} |\n", s.name, s.unit, s.help);
+        let (name, unit) = s.otlp();
+        let otlp = format!("`{name}` in `{unit}`");
+        page += &format!("| `{}` | {kind} | {} | {labels} | {otlp} | {trust} | {} |\n", s.name, s.unit, s.help);
     }
     page
 }
@@ -225,6 +249,25 @@ mod tests {
             assert!(signal.name.starts_with("larum_"), "{}", signal.name);
             assert_eq!(signal.kind == SignalType::Counter, signal.name.ends_with("_total"), "{}", signal.name);
             assert!(signal.help.ends_with('.'), "{}", signal.name);
+        }
+    }
+
+    #[test]
+    fn names_for_opentelemetry_are_unique_and_lead_back() {
+        let mut seen = std::collections::HashSet::new();
+        for signal in SIGNALS {
+            let (name, unit) = signal.otlp();
+            // As Prometheus' receiver makes names: dots to underscores, then the unit, then what the kind adds.
+            let of_unit = match unit.as_str() {
+                "s" => "_seconds",
+                "By" => "_bytes",
+                "1" => "_ratio",
+                "{event}/s" => "_per_second",
+                _ => "",
+            };
+            let of_kind = if signal.kind == SignalType::Counter { "_total" } else { "" };
+            assert_eq!(name.replace('.', "_") + of_unit + of_kind, signal.name);
+            assert!(seen.insert((name, unit)), "{} twice", signal.name);
         }
     }
 

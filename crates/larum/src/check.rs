@@ -35,6 +35,9 @@ pub fn describe(config: &Config) -> String {
         Some(path) => format!(" under the rules of {}\n", path.display()),
         None => " in the clear, to everybody who reaches it\n".to_string(),
     };
+    if let Some(otlp) = &config.otlp {
+        text += &format!("pushes metrics to {} every {:?} as {}\n", otlp.link.endpoint, otlp.interval, otlp.instance);
+    }
     for watched in &config.watched_groups {
         text += &format!("watches group {} in {}\n", watched.group, watched.topics.join(", "));
     }

@@ -19,6 +19,7 @@ pub mod memory;
 pub mod own;
 pub mod pages;
 pub mod progress;
+pub mod push;
 pub mod reader;
 mod reload;
 pub mod run;

@@ -1,6 +1,7 @@
 //! Larum's own metrics, made from the signal list.
 
 use larum_aggregate::NameKind;
+use larum_export::otlp::Counts;
 use larum_export::own;
 use larum_fold::Registry as Names;
 use larum_view::signals;
@@ -44,6 +45,8 @@ pub struct OwnMetrics {
     pub counts_bytes_max: Gauge,
     /// Memory is full: nobody new gets a slot.
     pub admission_closed: IntGauge,
+    otlp_requests: IntCounterVec,
+    otlp_rejected: IntCounterVec,
     outbox_bytes: Gauge,
     names_held: IntGaugeVec,
     names_budget: IntGaugeVec,
@@ -76,6 +79,8 @@ impl OwnMetrics {
             counts_bytes: own::gauge(r, &signals::COUNTS_BYTES)?,
             counts_bytes_max: own::gauge(r, &signals::COUNTS_BYTES_MAX)?,
             admission_closed: own::int_gauge(r, &signals::ADMISSION_CLOSED)?,
+            otlp_requests: own::counters(r, &signals::OTLP_REQUESTS)?,
+            otlp_rejected: own::counters(r, &signals::OTLP_REJECTED)?,
             outbox_bytes: own::gauge(r, &signals::OUTBOX_BYTES)?,
             names_held: own::int_gauges(r, &signals::NAMES_HELD)?,
             names_budget: own::int_gauges(r, &signals::NAMES_BUDGET)?,
@@ -93,17 +98,27 @@ impl OwnMetrics {
         let _ = self.group_state.remove_label_values(labels);
     }
 
+    /// Takes over what became of pushes.
+    pub fn refresh_otlp(&self, counts: &Counts) {
+        let results = [
+            ("sent", &counts.sent),
+            ("retried", &counts.retried),
+            ("failed", &counts.failed),
+            ("dropped", &counts.dropped),
+        ];
+        for (result, count) in results {
+            raise(&self.otlp_requests, &[result], count.load(Ordering::Relaxed));
+        }
+        raise(&self.otlp_rejected, &[], counts.rejected.load(Ordering::Relaxed));
+    }
+
     /// Takes over what other parts count in atomics of their own.
     pub fn refresh(&self, shared: &Shared, names: Option<&Names>) {
-        let raise = |counters: &IntCounterVec, label: &str, to: u64| {
-            let counter = counters.with_label_values(&[label]);
-            counter.inc_by(to.saturating_sub(counter.get()));
-        };
         let value = |atomic: &AtomicU64| atomic.load(Ordering::Relaxed);
-        raise(&self.dead_letters, "dropped", value(&shared.dead_letters_dropped));
-        raise(&self.client_errors, "transport", value(&shared.clients.transport));
-        raise(&self.client_errors, "authentication", value(&shared.clients.authentication));
-        raise(&self.client_errors, "other", value(&shared.clients.other));
+        raise(&self.dead_letters, &["dropped"], value(&shared.dead_letters_dropped));
+        raise(&self.client_errors, &["transport"], value(&shared.clients.transport));
+        raise(&self.client_errors, &["authentication"], value(&shared.clients.authentication));
+        raise(&self.client_errors, &["other"], value(&shared.clients.other));
         self.outbox_bytes.set(value(&shared.outbox_bytes) as f64);
         let Some(names) = names else { return };
         let of_kind = |kind: NameKind| (kind.as_str(), names.usage(kind), names.budget(kind));
@@ -111,9 +126,15 @@ impl OwnMetrics {
         for (kind, usage, budget) in usages.chain([("key", names.key_usage(), names.key_budget())]) {
             self.names_held.with_label_values(&[kind]).set(usage.held() as i64);
             self.names_budget.with_label_values(&[kind]).set(budget as i64);
-            raise(&self.names_refused, kind, usage.refused());
+            raise(&self.names_refused, &[kind], usage.refused());
         }
     }
+}
+
+/// Raises a counter to what another counts.
+fn raise(counters: &IntCounterVec, labels: &[&str], to: u64) {
+    let counter = counters.with_label_values(labels);
+    counter.inc_by(to.saturating_sub(counter.get()));
 }
 
 #[cfg(test)]

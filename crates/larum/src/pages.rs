@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use larum_aggregate::time::{SECOND_NS, Window};
 use larum_export::http::Pages;
+use larum_export::otlp::{OtlpWriter, Queue};
 use larum_export::{Flavour, Format, ProtoWriter, TextWriter, own};
 use larum_view::{Exposure, Reading, Sink, View};
 
@@ -37,13 +38,23 @@ pub struct Writers {
     text: Mutex<TextWriter>,
     open_metrics: Mutex<TextWriter>,
     protobuf: Mutex<ProtoWriter>,
+    /// Where there are pushes.
+    otlp: Option<Mutex<OtlpWriter>>,
+}
+
+impl Writers {
+    /// With one for pushes that come from `instance`.
+    pub fn with_otlp(instance: &str) -> Self {
+        let writer = OtlpWriter::new(env!("CARGO_PKG_VERSION"), instance);
+        Writers { otlp: Some(Mutex::new(writer)), ..Writers::default() }
+    }
 }
 
 impl Default for Writers {
     fn default() -> Self {
         let text = |flavour| Mutex::new(TextWriter::new(flavour));
         let (prometheus, open) = (text(Flavour::Prometheus), text(Flavour::OpenMetrics));
-        Writers { text: prometheus, open_metrics: open, protobuf: Mutex::default() }
+        Writers { text: prometheus, open_metrics: open, protobuf: Mutex::default(), otlp: None }
     }
 }
 
@@ -69,7 +80,7 @@ impl LarumPages {
 
 impl LarumPages {
     /// One cut of the durable state and own metrics, as `sink` writes them.
-    fn written<S: Sink>(&self, writer: &Mutex<S>, finish: impl FnOnce(&mut S) -> Vec<u8>) -> Vec<u8> {
+    fn written<S: Sink, W>(&self, writer: &Mutex<S>, finish: impl FnOnce(&mut S) -> W) -> W {
         let now_ns = now_ns();
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
         let sink = &mut *writer;
@@ -83,6 +94,16 @@ impl LarumPages {
         self.handles.own.refresh(&self.handles.shared, registry.as_deref());
         own::visit(&self.handles.own.registry, self.handles.own.started_ns, sink);
         finish(sink)
+    }
+}
+
+impl LarumPages {
+    /// One push: the same cut as a scrape would show.
+    pub fn push(&self, queue: &Queue) -> Vec<larum_export::otlp::Body> {
+        self.handles.own.refresh_otlp(&queue.counts);
+        let Some(writer) = &self.writers.otlp else { return Vec::new() };
+        writer.lock().unwrap_or_else(PoisonError::into_inner).begin(now_ns());
+        self.written(writer, OtlpWriter::finish)
     }
 }
 

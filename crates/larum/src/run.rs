@@ -7,10 +7,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use larum_export::http;
 use larum_export::http::guard::Guard;
+use tokio::time::timeout_at;
 
 use crate::config::{Config, web};
 use crate::engine;
 use crate::pages::{LarumPages, Writers};
+use crate::push::Pushes;
 use crate::reload;
 use crate::state::{self, Handles, Opened};
 
@@ -21,6 +23,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 pub struct Running {
     /// What other threads may look at.
     pub handles: Handles,
+    pushes: Option<Pushes>,
     stop: Arc<AtomicBool>,
     ended: tokio::sync::oneshot::Receiver<anyhow::Result<()>>,
 }
@@ -39,14 +42,17 @@ pub async fn start(config: Arc<Config>, opened: Opened) -> anyhow::Result<Runnin
         windows: config.windows.clone(),
         series_max: config.series_max,
         exposure: Mutex::default(),
-        writers: Writers::default(),
+        writers: config.otlp.as_ref().map_or_else(Writers::default, |otlp| Writers::with_otlp(&otlp.instance)),
     };
+    let pages = Arc::new(pages);
     let (settings, rules) = web::load(config.web_config.as_deref()).map_err(|problems| {
         let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("the web configuration cannot be used: {}", why.join("; "))
     })?;
     let guard = Guard::new(rules);
-    tokio::spawn(http::serve(listener, Arc::new(pages), guard.clone()));
+    tokio::spawn(http::serve(listener, pages.clone(), guard.clone()));
+    let pushes = config.otlp.as_ref().map(|otlp| Pushes::start(otlp, pages));
+    let pushes = pushes.transpose().map_err(|why| anyhow::anyhow!("metrics cannot be pushed: {why}"))?;
     if let Some(path) = config.web_config.clone() {
         tokio::spawn(reload::watch(path, settings, guard));
     }
@@ -61,7 +67,7 @@ pub async fn start(config: Arc<Config>, opened: Opened) -> anyhow::Result<Runnin
             let _ = ending.send(result);
         })
         .context("the engine's thread cannot be started")?;
-    Ok(Running { handles, stop, ended })
+    Ok(Running { handles, pushes, stop, ended })
 }
 
 impl Running {
@@ -79,7 +85,14 @@ impl Running {
     /// The engine failed, or did not end in time.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        tokio::time::timeout(STOP_WITHIN, self.ended()).await.context("the last commit did not end in time")?
+        let deadline = tokio::time::Instant::now() + STOP_WITHIN;
+        timeout_at(deadline, self.ended()).await.context("the last commit did not end in time")??;
+        if let Some(pushes) = self.pushes.take()
+            && timeout_at(deadline, pushes.finish()).await.is_err()
+        {
+            tracing::warn!("the collector did not take the last push in time");
+        }
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ mod exactness;
 mod faults;
 mod groups;
 mod oracle;
+mod otlp;
 mod program;
 mod prometheus;
 mod scrape;

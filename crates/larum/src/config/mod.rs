@@ -2,6 +2,7 @@
 
 mod kafka;
 mod node;
+mod otlp;
 mod reader;
 mod schema;
 pub mod web;
@@ -23,6 +24,7 @@ use larum_kafka::ClientSettings;
 use crate::memory::{Needs, mib};
 pub use node::Problem;
 use node::parse;
+pub use otlp::OtlpConfig;
 use reader::Reader;
 
 /// Most reading threads unless told otherwise.
@@ -106,6 +108,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// TLS and users of the HTTP endpoint.
     pub web_config: Option<PathBuf>,
+    /// Where metrics are pushed.
+    pub otlp: Option<OtlpConfig>,
     /// Reading threads.
     pub workers: usize,
     /// Time between commits.
@@ -244,6 +248,8 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
     if let Err(problems) = web::load(web_config.as_deref()) {
         problems.iter().for_each(|problem| reader.complain("web_config", &format!("cannot be used: {}", problem.text)));
     }
+    let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464)));
+    let otlp = otlp::read(reader, listen.port());
     let mut limits = reader.map("limits");
     let budgets = Budgets {
         tenants: limits.number("tenants", 10_000, 2..=1_000_000) as usize,
@@ -263,8 +269,9 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
         start_at: start_at.unwrap_or(StartAt::End),
         warm_up: reader.duration("warm_up", "1h", Duration::ZERO..=Duration::from_secs(7 * 86_400)),
         state,
-        listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
+        listen,
         web_config,
+        otlp,
         workers: reader.number("workers", cores.min(WORKERS_DEFAULT_MAX) as u64, 1..=256) as usize,
         commit_interval: reader.duration(
             "commit_interval",
