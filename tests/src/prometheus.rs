@@ -49,8 +49,20 @@ impl Prometheus {
         Prometheus::start_configured(&(configuration(target, interval_ms) + link), "exemplar-storage")
     }
 
+    /// The current Prometheus, which takes classic and native histograms together, exemplars and start times.
+    pub fn start_upstream(target: &str, interval_ms: u64) -> anyhow::Result<Prometheus> {
+        let program = process::services("upstream")?.join("upstream/prometheus");
+        let both = "    scrape_native_histograms: true\n    always_scrape_classic_histograms: true\n";
+        let features = "exemplar-storage,created-timestamp-zero-ingestion";
+        Prometheus::start_program(&program, &(configuration(target, interval_ms) + both), features)
+    }
+
     fn start_configured(configuration: &str, features: &str) -> anyhow::Result<Prometheus> {
         let program = process::services("prometheus")?.join("bin/prometheus");
+        Prometheus::start_program(&program, configuration, features)
+    }
+
+    fn start_program(program: &Path, configuration: &str, features: &str) -> anyhow::Result<Prometheus> {
         let dir = tempfile::tempdir().context("no temporary folder for Prometheus")?;
         let config = dir.path().join("prometheus.yml");
         fs::write(&config, configuration).context("cannot write prometheus.yml")?;

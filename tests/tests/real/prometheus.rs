@@ -106,6 +106,57 @@ fn every_format_says_the_same() {
     assert_eq!(larum.terminate(), Some(0));
 }
 
+/// The current Prometheus takes everything at once by protobuf; start times make what was counted before the first scrape
+/// part of the increase, across kills.
+#[test]
+fn current_prometheus_takes_histograms_of_both_sorts_exemplars_and_start_times() {
+    let kafka = Kafka::start().unwrap();
+    kafka.create_topic("auth", 2, &[("message.timestamp.type", "LogAppendTime")]).unwrap();
+    let mut larum = Larum::start(&kafka.brokers(), &["auth"], &["--start-at", "earliest"]);
+    let prometheus = Prometheus::start_upstream(&format!("127.0.0.1:{}", larum.port), 500).unwrap();
+    prometheus.wait_for_target_up().unwrap();
+    let mix = ["--rate", "1000", "--for", "25s", "--tenants", "10", "--late", "0.01"];
+    let mut load = Load::start(&kafka.brokers(), "auth", &mix);
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_secs(6));
+        larum.kill_9();
+        larum.again();
+    }
+    let truth = load.finish(Duration::from_secs(60));
+    let last = larum.wait_visible(&kafka.end_offsets("auth").unwrap(), 60);
+    let one = |query: &str| {
+        let found = prometheus.query(query).unwrap();
+        assert_eq!(found.len(), 1, "{query}: {found:?}");
+        found[0].1
+    };
+    let sum = |truth: &std::collections::BTreeMap<_, u64>| truth.values().sum::<u64>() as f64;
+    let (logins, tokens) = (sum(&truth.logins), truth.tokens.values().sum::<u64>() as f64);
+    let held = || (one("sum(larum_login_attempts_total)") == logins).then_some(());
+    wait_until("Prometheus to hold the last state", Duration::from_secs(10), held).unwrap();
+    for (family, want) in [("larum_login_attempts_total", logins), ("larum_token_requests_total", tokens)] {
+        assert_eq!(one(&format!("sum(resets({family}[5m]))")), 0.0, "{family}");
+        // From the zero at its start on, nothing is missing.
+        assert_eq!(one(&format!("sum(max_over_time({family}[5m]) - min_over_time({family}[5m]))")), want, "{family}");
+        let increase = one(&format!("sum(increase({family}[5m]))"));
+        assert!((increase / want - 1.0).abs() < 0.05, "{family}: {increase}, {want}");
+    }
+    let count: f64 = last.of("larum_token_latency_seconds_count").map(|sample| sample.1).sum();
+    assert_eq!(one("sum(larum_token_latency_seconds_count)"), count, "classic");
+    assert_eq!(one("histogram_count(sum(larum_token_latency_seconds))"), count, "native");
+    for le in ["0.015625", "0.125", "1.0"] {
+        let below = one(&format!("sum(larum_token_latency_seconds_bucket{{le=\"{le}\"}})"));
+        let share = one(&format!("histogram_fraction(0, {le}, sum(larum_token_latency_seconds))"));
+        assert!((share - below / count).abs() < 1e-9, "up to {le} s: {share}, {below} of {count}");
+    }
+    for q in [0.5, 0.99] {
+        let native = one(&format!("histogram_quantile({q}, sum(larum_token_latency_seconds))"));
+        let classic = one(&format!("histogram_quantile({q}, sum by (le) (larum_token_latency_seconds_bucket))"));
+        assert!((0.5..2.0).contains(&(native / classic)), "a classic bucket spans a doubling: {native}, {classic}");
+    }
+    check_exemplars(&kafka, &prometheus);
+    assert_eq!(larum.terminate(), Some(0));
+}
+
 /// What Prometheus holds as exemplars are traces of records in the topic, with their latencies; one that only its record's
 /// header names gets there too.
 fn check_exemplars(kafka: &Kafka, prometheus: &Prometheus) {
