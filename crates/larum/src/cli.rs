@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use larum_load::{Planned, Scenario};
 
 use crate::config::{Overrides, duration};
+use crate::logging::LogFormat;
 
 /// Reads authentication events from Kafka and serves exact golden signals to Prometheus.
 ///
@@ -18,6 +19,9 @@ use crate::config::{Overrides, duration};
 #[derive(Debug, Parser)]
 #[command(name = "larum", version, verbatim_doc_comment)]
 pub struct Cli {
+    /// How lines on stderr look.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

@@ -73,7 +73,7 @@ fn config(broker: &EmbeddedBroker, args: &DemoArgs, state: PathBuf) -> anyhow::R
 }
 
 async fn on(config: &Arc<Config>, args: &DemoArgs) -> anyhow::Result<()> {
-    let mut running = run::start(config.clone(), state::open(config, false)?).await?;
+    let mut running = run::start(config.clone(), state::open(config, false)?, None).await?;
     println!("metrics on http://{}/metrics; an attack on one tenant begins after 20 s", config.listen);
     let load = start_load(config, args)?;
     let began_ns = now_ns();

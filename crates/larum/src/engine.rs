@@ -19,6 +19,7 @@ use crate::dead_letters::Carrier;
 use crate::durable::resume;
 use crate::groups::GroupWatch;
 use crate::keeper::{Committed, Keeper, Round};
+use crate::logging::SPANS;
 use crate::memory::{Needs, mib};
 use crate::reader::{Control, NewPart, Reader, ReaderCut, ReaderSettings};
 use crate::shared::{PartShared, SourceShared};
@@ -319,6 +320,7 @@ impl Engine {
 
     /// Asks the readers for their Deltas and commits them.
     fn round(&mut self) -> anyhow::Result<()> {
+        let _span = tracing::info_span!(target: SPANS, "commit").entered();
         let began_ns = now_ns();
         let mut round = Round { delivered: self.delivered.try_iter().collect(), ..Round::default() };
         match self.found.try_recv() {

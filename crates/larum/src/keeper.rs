@@ -14,6 +14,7 @@ use larum_fold::{Counted, Cut, PartStatus, Registry, SourceClock};
 use larum_store::{Store, StoreError};
 
 use crate::durable::Durable;
+use crate::logging::SPANS;
 
 /// What one worker hands over for a commit.
 #[derive(Debug, Default)]
@@ -151,14 +152,19 @@ impl Keeper {
     /// As [`Keeper::commit`].
     pub fn retry(&mut self) -> Result<Committed, StoreError> {
         let Some((_, bytes)) = &self.pending else { return Ok(Committed::Nothing) };
+        let span = tracing::info_span!(target: SPANS, "append", bytes = bytes.len()).entered();
         let appended = self.store.append(bytes, &self.identity);
+        drop(span);
         self.was_stalled |= appended.is_err();
         let seq = appended?;
         // Durable from here on, so it may be seen.
         let Some((delta, buffer)) = self.pending.take() else { return Ok(Committed::Nothing) };
         let bytes = buffer.len();
         self.buffer = buffer;
-        self.durable.write().unwrap_or_else(PoisonError::into_inner).apply(delta);
+        {
+            let _span = tracing::info_span!(target: SPANS, "tick", seq).entered();
+            self.durable.write().unwrap_or_else(PoisonError::into_inner).apply(delta);
+        }
         if self.store.wants_snapshot() {
             let snapshot = self.durable.read().unwrap_or_else(PoisonError::into_inner).encode();
             self.store.begin_snapshot(snapshot);

@@ -6,7 +6,6 @@ use clap::Parser as _;
 use larum::check::{self, EXIT_BAD_CONFIG};
 use larum::cli::{Cli, Command, ConfigArgs};
 use larum::config::Config;
-use tracing_subscriber::EnvFilter;
 
 /// Covers librdkafka too, whose messages are allocated on one thread and freed on another.
 #[global_allocator]
@@ -14,12 +13,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(std::env::args_os());
-    let filter = EnvFilter::try_from_env("LARUM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    // A run begins to log once it knows where its spans go.
+    if !matches!(cli.command, Command::Run(_)) {
+        larum::logging::start(cli.log_format, None);
+    }
     let code = match &cli.command {
         Command::Check(args) => check_only(args),
         Command::Run(args) => match config(&args.config) {
-            Ok(config) => finish(block_on(larum::run::run(config, args.reset_state))),
+            Ok(config) => finish(block_on(larum::run::run(config, args.reset_state, cli.log_format))),
             Err(code) => code,
         },
         Command::Demo(args) => finish(block_on(larum::demo::run(args))),

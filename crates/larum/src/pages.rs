@@ -11,6 +11,7 @@ use larum_view::{Exposure, Reading, Sink, View};
 
 use crate::clock::now_ns;
 use crate::durable::Durable;
+use crate::logging::SPANS;
 use crate::state::Handles;
 
 /// Without a round of the committer for so long, the process is not well, ns.
@@ -100,6 +101,7 @@ impl LarumPages {
 impl LarumPages {
     /// One push: the same cut as a scrape would show.
     pub fn push(&self, queue: &Queue) -> Vec<larum_export::otlp::Body> {
+        let _span = tracing::info_span!(target: SPANS, "push").entered();
         self.handles.own.refresh_otlp(&queue.counts);
         let Some(writer) = &self.writers.otlp else { return Vec::new() };
         writer.lock().unwrap_or_else(PoisonError::into_inner).begin(now_ns());
@@ -109,6 +111,7 @@ impl LarumPages {
 
 impl Pages for LarumPages {
     fn metrics(&self, format: Format) -> Vec<u8> {
+        let _span = tracing::info_span!(target: SPANS, "scrape", ?format).entered();
         let began_ns = now_ns();
         let body = match format {
             Format::Text => self.written(&self.writers.text, TextWriter::finish),

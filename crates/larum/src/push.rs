@@ -1,27 +1,35 @@
-//! Pushes metrics to a collector: one cut of the state every interval, and a last one at the end.
+//! What goes to a collector: metrics, one cut of the state every interval and a last one at the end; changes of the
+//! platform as log records; spans.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use larum_export::otlp::{Client, Queue};
+use larum_export::otlp::{Client, Queue, Telemetry};
 
+use crate::clock::now_ns;
 use crate::config::OtlpConfig;
 use crate::pages::LarumPages;
+use crate::tell::Teller;
 
 /// The pushes of a running engine.
 pub struct Pushes {
     pages: Arc<LarumPages>,
     client: Arc<Client>,
     queue: Arc<Queue>,
+    telemetry: Arc<Telemetry>,
 }
+
+/// Time between looks at what changed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Pushes {
     /// Starts them. Call within a runtime.
     ///
     /// # Errors
     /// A file that the link names cannot be used.
-    pub fn start(config: &OtlpConfig, pages: Arc<LarumPages>) -> Result<Pushes, String> {
+    pub fn start(config: &OtlpConfig, pages: Arc<LarumPages>, telemetry: Arc<Telemetry>) -> Result<Pushes, String> {
         let (client, queue) = (Arc::new(config.link.client()?), Arc::new(Queue::default()));
-        let pushes = Pushes { pages, client, queue };
+        let pushes = Pushes { pages, client, queue, telemetry };
         let (client, queue) = (pushes.client.clone(), pushes.queue.clone());
         tokio::spawn(async move { queue.deliver(&client).await });
         let (pages, queue, interval) = (pushes.pages.clone(), pushes.queue.clone(), config.interval);
@@ -31,6 +39,7 @@ impl Pushes {
                 push(&pages, &queue).await;
             }
         });
+        tokio::spawn(tell(pushes.pages.clone(), pushes.telemetry.clone()));
         Ok(pushes)
     }
 
@@ -38,6 +47,19 @@ impl Pushes {
     pub async fn finish(self) {
         push(&self.pages, &self.queue).await;
         self.queue.drain(&self.client).await;
+        // It waits in a thread of its own.
+        let _ = tokio::task::spawn_blocking(move || self.telemetry.finish()).await;
+    }
+}
+
+/// Tells of changes as they become visible, until the runtime ends.
+async fn tell(pages: Arc<LarumPages>, telemetry: Arc<Telemetry>) {
+    let durable = || pages.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
+    let mut teller = Teller::new(&durable().view);
+    loop {
+        let news = teller.news(&durable().view, now_ns());
+        news.into_iter().for_each(|told| telemetry.tell(told));
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -12,6 +12,7 @@ use larum_kafka::{Consumer, Fetched, PartitionEnds};
 
 use crate::clock::now_ns;
 use crate::keeper::WorkerCut;
+use crate::logging::SPANS;
 use crate::shared::{PartShared, Shared, SourceShared};
 
 /// An end counts as current for so long after it was asked for, ns.
@@ -24,6 +25,8 @@ const FETCH_MS: i32 = 10;
 const ASK: Duration = Duration::from_secs(2);
 /// A partition that was unassigned is not assigned again before so long, ns: the client stops reading in its own time.
 const RELEASE_NS: i64 = SECOND_NS / 4;
+/// One batch in so many is a span: a batch is worth less than what is written about it.
+const SPAN_EVERY: u64 = 256;
 /// Wait while nothing may be read.
 const IDLE: Duration = Duration::from_millis(5);
 
@@ -101,6 +104,7 @@ pub struct Reader {
     shared: Arc<Shared>,
     newest_append_ns: Option<i64>,
     served_ns: i64,
+    batches: u64,
 }
 
 impl Reader {
@@ -112,7 +116,17 @@ impl Reader {
         settings: ReaderSettings,
         shared: Arc<Shared>,
     ) -> Self {
-        Reader { worker, consumer, parts: Vec::new(), control, settings, shared, newest_append_ns: None, served_ns: 0 }
+        Reader {
+            worker,
+            consumer,
+            parts: Vec::new(),
+            control,
+            settings,
+            shared,
+            newest_append_ns: None,
+            served_ns: 0,
+            batches: 0,
+        }
     }
 
     /// Reads until nobody is left to hand anything to.
@@ -186,6 +200,9 @@ impl Reader {
 
     /// Folds one batch, or what may be read of it.
     fn read(&mut self) {
+        self.batches += 1;
+        let is_shown = self.batches.is_multiple_of(SPAN_EVERY);
+        let _span = is_shown.then(|| tracing::info_span!(target: SPANS, "batch").entered());
         self.consumer.fetch(FETCH_MS);
         let received_ns = now_ns();
         let mut out_of_range = None;

@@ -7,10 +7,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use larum_export::http;
 use larum_export::http::guard::Guard;
+use larum_export::otlp::Telemetry;
 use tokio::time::timeout_at;
 
-use crate::config::{Config, web};
+use crate::config::{Config, OtlpConfig, web};
 use crate::engine;
+use crate::logging::{self, LogFormat};
 use crate::pages::{LarumPages, Writers};
 use crate::push::Pushes;
 use crate::reload;
@@ -32,7 +34,7 @@ pub struct Running {
 ///
 /// # Errors
 /// The address is taken, or a thread cannot be started.
-pub async fn start(config: Arc<Config>, opened: Opened) -> anyhow::Result<Running> {
+pub async fn start(config: Arc<Config>, opened: Opened, telemetry: Option<Arc<Telemetry>>) -> anyhow::Result<Running> {
     let handles = Handles::new(&opened)?;
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
@@ -51,7 +53,7 @@ pub async fn start(config: Arc<Config>, opened: Opened) -> anyhow::Result<Runnin
     })?;
     let guard = Guard::new(rules);
     tokio::spawn(http::serve(listener, pages.clone(), guard.clone()));
-    let pushes = config.otlp.as_ref().map(|otlp| Pushes::start(otlp, pages));
+    let pushes = config.otlp.as_ref().zip(telemetry).map(|(otlp, telemetry)| Pushes::start(otlp, pages, telemetry));
     let pushes = pushes.transpose().map_err(|why| anyhow::anyhow!("metrics cannot be pushed: {why}"))?;
     if let Some(path) = config.web_config.clone() {
         tokio::spawn(reload::watch(path, settings, guard));
@@ -96,16 +98,32 @@ impl Running {
     }
 }
 
+fn telemetry(otlp: &OtlpConfig) -> anyhow::Result<Telemetry> {
+    let telemetry = otlp
+        .link
+        .client()
+        .and_then(|client| Telemetry::new(&client, env!("CARGO_PKG_VERSION"), &otlp.instance, otlp.trace_share));
+    telemetry.map_err(|why| anyhow::anyhow!("traces and log records cannot be sent: {why}"))
+}
+
 /// Runs until SIGTERM or SIGINT, then ends in order.
 ///
 /// # Errors
 /// Something that going on cannot mend; the message says what to do.
-pub async fn run(config: Config, reset_state: bool) -> anyhow::Result<()> {
+pub async fn run(config: Config, reset_state: bool, log_format: LogFormat) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let config = Arc::new(config);
+    let telemetry = config.otlp.as_ref().map(telemetry).transpose()?.map(Arc::new);
+    let limiter = logging::start(log_format, telemetry.as_deref());
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            limiter.report();
+        }
+    });
     let opened = state::open(&config, reset_state)?;
-    let mut running = start(config.clone(), opened).await?;
+    let mut running = start(config.clone(), opened, telemetry).await?;
     tracing::info!(listen = %config.listen, state = %config.state.display(), "serving /metrics");
     tokio::select! {
         result = running.ended() => return result,

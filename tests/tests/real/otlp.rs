@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use larum_tests::collector::Collector;
 use larum_tests::kafka::Kafka;
-use larum_tests::process::wait_until;
+use larum_tests::process::{now_ms, wait_until};
 use larum_tests::secured::{authority, certificate};
 use serde_json::Value;
 
@@ -79,7 +79,7 @@ fn config(dir: &std::path::Path, kafka: &Kafka, topic: &str, otlp: &str) -> std:
     let path = dir.join(format!("{topic}.yaml"));
     let text = format!(
         "kafka: {{brokers: '{}'}}\nsources: [{{name: auth, topics: [{topic}]}}]\nstart_at: earliest\n\
-         limits: {{series: 10000000, memory: 16GiB}}\notlp: {{interval: 1s, {otlp}}}\n",
+         limits: {{series: 10000000, memory: 16GiB}}\notlp: {{interval: 1s, trace_share: 1, instance: larum-{topic}, {otlp}}}\n",
         kafka.brokers()
     );
     fs::write(&path, text).unwrap();
@@ -106,6 +106,9 @@ fn a_collector_holds_the_truth_by_every_way() {
         let mut larum = Larum::configured(&config(dir.path(), &kafka, topic, &otlp), &[]);
         let mut load = Load::start(&kafka.brokers(), topic, &["--rate", "1000", "--for", "5s", "--tenants", "8"]);
         load.finish(Duration::from_secs(60));
+        let producer = kafka.producer().unwrap();
+        producer.produce(topic, Some(0), None, Some(change("dep-1").as_bytes()), None).unwrap();
+        producer.flush().unwrap();
         let scrape = larum.wait_visible(&kafka.end_offsets(topic).unwrap(), 60);
         let collector = if at == 0 { &clear } else { &secured };
         let arrived = || holds(&collector.bodies("metrics")[seen[at]..], &scrape).ok();
@@ -118,12 +121,102 @@ fn a_collector_holds_the_truth_by_every_way() {
                 )
             });
         println!("{topic}: {compared} series equal");
+        let of_it = |signal: &str| {
+            collector.bodies(signal).iter().any(|body| body.to_string().contains(&format!("larum-{topic}")))
+        };
+        for signal in ["logs", "traces"] {
+            let arrived = || of_it(signal).then_some(());
+            wait_until(&format!("{signal} by {topic}"), Duration::from_secs(15), arrived).unwrap();
+        }
         assert!(compared > 100, "{compared}");
         assert_eq!(larum.terminate(), Some(0));
         // The next way is judged by what comes from now on.
         std::thread::sleep(Duration::from_secs(1));
         seen[at] = collector.bodies("metrics").len();
     }
+}
+
+/// A deploy just now, with a trace.
+fn change(id: &str) -> String {
+    format!(
+        r#"{{"kind":"change","op":"deploy","time":{},"service":"token-issuer","region":"eu-west-1","trace_id":"{TRACE}",
+        "span_id":"{SPAN}","change":{{"id":"{id}","subject":"token-issuer","from":"1.8.2","to":"1.9.0",
+        "by":"canary-ci","approved_by":"canary-j.doe"}}}}"#,
+        now_ms()
+    )
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
+
+/// What people are and hold is in no byte that leaves: scrapes in every format, pushes, log records, traces, lines.
+#[test]
+fn accounts_addresses_and_tokens_appear_nowhere() {
+    let kafka = Kafka::start().unwrap();
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start(None).unwrap());
+    kafka.create_topic("canary", 1, &[("message.timestamp.type", "LogAppendTime")]).unwrap();
+    let otlp = format!("endpoint: 'http://127.0.0.1:{}'", collector.grpc);
+    let mut larum = Larum::configured(&config(dir.path(), &kafka, "canary", &otlp), &[]);
+    let producer = kafka.producer().unwrap();
+    let produce = |value: &str| producer.produce("canary", Some(0), None, Some(value.as_bytes()), None).unwrap();
+    for n in 0..50 {
+        for (kind, more) in [
+            ("login", ""),
+            ("token", r#","op":"refresh""#),
+            (
+                "permission",
+                r#","op":"escalate","permission":{"subject":"canary-subject","role":"canary-role","resource":"canary-resource"}"#,
+            ),
+        ] {
+            produce(&format!(
+                r#"{{"time":{},"kind":"{kind}","tenant":"canary-{n}@example.com","outcome":"failure","latency_ms":900,
+                "id":"canary-id","client":"canary-client","actor":{{"id":"canary-account"}},"trace_id":"{TRACE}",
+                "source":{{"ip":"canary-address","ua":"canary-agent"}}{more}}}"#,
+                now_ms()
+            ));
+        }
+    }
+    produce("canary-token {");
+    produce(r#"{"kind":"login","canary-key":"eyJ-canary"#);
+    produce(&change("dep-canary@example.com").replace("token-issuer", "canary@example.com"));
+    produce(&change("dep-7"));
+    producer.flush().unwrap();
+    let scrape = larum.wait_visible(&kafka.end_offsets("canary").unwrap(), 60);
+    assert!(scrape.of("larum_login_attempts_total").any(|sample| sample.1 > 0.0));
+    let told = || {
+        let logs = collector.bodies("logs");
+        let all: String = logs.iter().map(Value::to_string).collect();
+        (all.contains("dep-7") && !collector.bodies("traces").is_empty()).then_some(all)
+    };
+    let logs = wait_until("the change as a log record", Duration::from_secs(20), told).unwrap();
+    for part in ["deploy of token-issuer in eu-west-1: 1.8.2 -> 1.9.0", TRACE, SPAN, "canary/0@", "(not shown)"] {
+        // The topic is named so; what is not shown is what the producers wrote.
+        assert!(logs.contains(part), "{part}: {logs}");
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    let mut bytes = vec![("lines", larum.log().into_bytes()), ("log records", logs.into_bytes())];
+    for signal in ["metrics", "traces"] {
+        bytes.push((signal, collector.bodies(signal).iter().map(Value::to_string).collect::<String>().into_bytes()));
+    }
+    for accept in [
+        "text/plain",
+        "application/openmetrics-text;version=1.0.0",
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
+    ] {
+        bytes.push((accept, larum.raw_page("/metrics", accept)));
+    }
+    for (what, bytes) in bytes {
+        let text = String::from_utf8_lossy(&bytes)
+            .replace("canary/0@", "")
+            .replace("\"canary\"", "")
+            .replace("larum-canary", "");
+        assert!(bytes.len() > 100, "{what} is empty");
+        for canary in ["canary-", "@example", "eyJ"] {
+            let at = text.find(canary).map(|at| text[at.saturating_sub(80)..].chars().take(200).collect::<String>());
+            assert_eq!(at, None, "{what} shows {canary}");
+        }
+    }
+    assert_eq!(larum.terminate(), Some(0));
 }
 
 #[test]

@@ -104,6 +104,14 @@ impl Larum {
             .ok()
     }
 
+    /// The bytes of a page in the format that is asked for.
+    pub fn raw_page(&self, path: &str, accept: &str) -> Vec<u8> {
+        let agent: ureq::Agent = ureq::Agent::config_builder().proxy(None).build().into();
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let mut answer = agent.get(url).header("accept", accept).call().unwrap();
+        answer.body_mut().with_config().limit(1 << 30).read_to_vec().unwrap()
+    }
+
     /// A scrape, if it answers.
     pub fn scrape(&self) -> Option<Scrape> {
         self.page("/metrics").map(|text| Scrape::parse(&text))

@@ -1,8 +1,9 @@
 //! Metrics pushed to an OpenTelemetry collector: encoded once an interval, sent from a bounded queue, the same bytes again
-//! where the collector asks for it.
+//! where the collector asks for it. Beside them Larum's own traces and log records, which OpenTelemetry's SDK sends.
 
 mod encode;
 mod send;
+mod telemetry;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 
 pub use encode::OtlpWriter;
 pub use send::{Answer, Client, Link, Protocol};
+pub use telemetry::{Telemetry, Told};
 
 /// The body of one export request.
 pub type Body = Bytes;

@@ -88,7 +88,7 @@ pub struct DeadLetterConfig {
 }
 
 /// Everything `larum run` needs, resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// How to reach Kafka.
     pub kafka: ClientSettings,

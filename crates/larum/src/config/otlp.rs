@@ -8,12 +8,14 @@ use larum_export::otlp::{Link, Protocol};
 use super::reader::Reader;
 
 /// Pushes to an OpenTelemetry collector.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OtlpConfig {
     /// The link to it.
     pub link: Link,
     /// Time between pushes.
     pub interval: Duration,
+    /// Share of Larum's own traces that is sent, 0 to 1.
+    pub trace_share: f64,
     /// Tells this Larum from others, and stays the same over restarts.
     pub instance: String,
 }
@@ -28,6 +30,11 @@ pub fn read(reader: &mut Reader<'_>, port: u16) -> Option<OtlpConfig> {
     let headers_file = path(&mut otlp, "headers_file");
     let interval = otlp.duration("interval", "15s", Duration::from_secs(1)..=Duration::from_secs(3600));
     let instance = otlp.optional_text("instance");
+    let trace_share = otlp.parsed("trace_share", "0.1", share);
+    otlp.shape(
+        "trace_share",
+        serde_json::json!({"type": ["number", "null"], "minimum": 0, "maximum": 1, "default": 0.1}),
+    );
     let mut tls = otlp.map("tls");
     let (ca, certificate, key) = (path(&mut tls, "ca"), path(&mut tls, "certificate"), path(&mut tls, "key"));
     if certificate.is_some() != key.is_some() {
@@ -47,7 +54,12 @@ pub fn read(reader: &mut Reader<'_>, port: u16) -> Option<OtlpConfig> {
     reader.close(otlp);
     let link = Link { endpoint: endpoint?, protocol, gzip, headers_file, ca, certificate, key };
     let instance = instance.unwrap_or_else(|| format!("{}:{port}", host()));
-    Some(OtlpConfig { link, interval, instance })
+    Some(OtlpConfig { link, interval, instance, trace_share: trace_share.unwrap_or(0.1) })
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("takes a share from 0 to 1, not {text}"))
 }
 
 /// This machine's name.
