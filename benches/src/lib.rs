@@ -109,6 +109,29 @@ impl Pipeline {
     }
 }
 
+/// So many of the reference load's tenants have about 100,000 sample lines, shown in full.
+const TENANTS: usize = 26;
+/// Event time of their state, seconds.
+const SECONDS: usize = 60;
+
+/// A state of about 100,000 sample lines as the reference load mixes families, and the time of its last record, Unix ns.
+///
+/// # Errors
+/// The profile is out of range.
+pub fn saturated() -> anyhow::Result<(Pipeline, i64)> {
+    let profile = Profile { tenants: TENANTS, ..reference_profile() };
+    let per_second = profile.events_per_second as usize;
+    let mut generator = Generator::new(profile)?;
+    let (mut pipeline, mut now_ns) = (Pipeline::default(), 0);
+    for _ in 0..SECONDS * per_second {
+        let record = generator.next_record();
+        now_ns = record.due_ns;
+        pipeline.record(record.bytes, now_ns);
+    }
+    pipeline.commit();
+    Ok((pipeline, now_ns))
+}
+
 /// How long `work` takes.
 pub fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let began = Instant::now();

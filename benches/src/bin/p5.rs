@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
 
 use larum_aggregate::time::WINDOWS;
-use larum_benches::{Pipeline, REPETITIONS, median, reference_profile, time};
+use larum_benches::{Pipeline, REPETITIONS, median, saturated, time};
 use larum_export::{Flavour, ProtoWriter, TextWriter};
-use larum_load::{Generator, Profile};
 use larum_view::signals::{SIGNALS, SignalType};
 use larum_view::{Exposure, Reading};
 use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
@@ -16,28 +15,8 @@ use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, Opt
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// So many of the reference load's tenants have about 100,000 lines, shown in full.
-const TENANTS: usize = 26;
 /// More than there are.
 const LINES_MAX: u64 = 1_000_000;
-/// Event time of the state, seconds.
-const SECONDS: usize = 60;
-
-/// The state, and the time of its last record, Unix ns.
-fn state() -> anyhow::Result<(Pipeline, i64)> {
-    let profile = Profile { tenants: TENANTS, ..reference_profile() };
-    let per_second = profile.events_per_second as usize;
-    let mut generator = Generator::new(profile)?;
-    let (mut pipeline, mut now_ns) = (Pipeline::default(), 0);
-    for _ in 0..SECONDS * per_second {
-        let record = generator.next_record();
-        now_ns = record.due_ns;
-        pipeline.record(record.bytes, now_ns);
-    }
-    pipeline.commit();
-    Ok((pipeline, now_ns))
-}
-
 /// Names and values of a line's labels, without `le`.
 fn labels(line: &str) -> Vec<(&str, &str)> {
     let inside = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')).map_or("", |(inside, _)| inside);
@@ -90,7 +69,7 @@ fn floor(text: &str) -> anyhow::Result<Registry> {
 
 fn main() -> anyhow::Result<()> {
     let wanted = std::env::args().nth(1).unwrap_or("P5".into());
-    let (Pipeline { view, exemplars, .. }, now_ns) = state()?;
+    let (Pipeline { view, exemplars, .. }, now_ns) = saturated()?;
     let windows = [WINDOWS[1], WINDOWS[3]];
     let exposure = Exposure::plan(&view, &windows, LINES_MAX, &Exposure::default());
     let reading = Reading { view: &view, exemplars: &exemplars, now_ns, windows: &windows, exposure: &exposure };

@@ -34,6 +34,8 @@ pub struct TextWriter {
     named: usize,
     /// Labels that every sample begins with, as text.
     scope: Vec<u8>,
+    /// What every bucket of a histogram begins with.
+    start: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -128,6 +130,9 @@ fn write_labels(out: &mut Vec<u8>, labels: &[Label<'_>]) {
 
 /// A label's text between quotes. Shown names need no escape, but the format does not rest on that.
 fn escape(out: &mut Vec<u8>, text: &str) {
+    if !text.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        return out.extend_from_slice(text.as_bytes());
+    }
     for byte in text.bytes() {
         match byte {
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -210,13 +215,29 @@ impl Sink for TextWriter {
     }
 
     fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
-        let is_open = self.flavour == Flavour::OpenMetrics;
-        let exemplar = |at| if is_open { histogram.exemplar_of(at) } else { None };
+        let TextWriter { flavour, families, scope, start, .. } = self;
+        let Some(FamilyText { signal, text }) = families.get_mut(family.0) else { return };
+        let is_open = *flavour == Flavour::OpenMetrics;
+        // Buckets differ in bound and count only: what stands before the bound is put together once.
+        start.clear();
+        start.extend_from_slice(signal.name.as_bytes());
+        start.extend_from_slice(b"_bucket{");
+        start.extend_from_slice(scope);
+        write_labels(start, labels);
+        start.extend_from_slice(b"le=\"");
+        text.reserve((CLASSIC_BOUNDS.len() + 3) * (start.len() + 48));
+        let mut line = |at: usize, bound: &str, count: u64| {
+            text.extend_from_slice(start);
+            text.extend_from_slice(bound.as_bytes());
+            text.extend_from_slice(b"\"} ");
+            told(count, if is_open { histogram.exemplar_of(at) } else { None })(text);
+            text.push(b'\n');
+        };
         for (at, (bounds, (_, below))) in CLASSIC_BOUNDS.iter().zip(classic(histogram.buckets)).enumerate() {
-            self.line(family, "_bucket", labels, Some(self.bound(bounds)), told(below, exemplar(at)));
+            line(at, &bounds[usize::from(is_open)], below);
         }
         let total = histogram.buckets.iter().map(|bucket| bucket.1).sum();
-        self.line(family, "_bucket", labels, Some("+Inf"), told(total, exemplar(CLASSIC_BOUNDS.len())));
+        line(CLASSIC_BOUNDS.len(), "+Inf", total);
         self.line(family, "_sum", labels, None, seconds(histogram.sum_ns));
         self.line(family, "_count", labels, None, int(total));
     }

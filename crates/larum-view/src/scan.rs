@@ -1,5 +1,7 @@
 //! One pass over all that is counted, key by key: the only way to read totals and windows.
 
+use std::sync::LazyLock;
+
 use larum_aggregate::histogram::{BUCKETS, Bucket};
 use larum_aggregate::run::{Cells, Weight};
 use larum_aggregate::time::{HISTOGRAM_WINDOW_S, Window};
@@ -38,7 +40,7 @@ pub struct WindowSums {
     pub buckets: Vec<((Histogram, Bucket), u64)>,
 }
 
-const _: () = assert!(Histogram::COUNT as usize * BUCKETS <= u16::MAX as usize);
+const _: () = assert!(Histogram::COUNT as usize * BUCKETS <= u16::MAX as usize && Histogram::COUNT <= 64);
 
 /// What one key counted.
 pub struct Counted<'v> {
@@ -54,65 +56,95 @@ pub struct Counted<'v> {
     windows: Vec<Adder>,
 }
 
-/// Adds up a window's cells, in any order: a place for every code and every bucket, and which of them are not 0.
+/// Adds up a window's cells, in any order.
 struct Adder {
     has_buckets: bool,
-    codes: Vec<u64>,
-    codes_used: Vec<u16>,
-    buckets: Vec<u64>,
-    buckets_used: Vec<u16>,
+    codes: Places,
+    buckets: Places,
 }
+
+/// Counts with a place for each, and a bit for each that is not 0: they come out sorted without being sorted.
+struct Places {
+    counts: Vec<u64>,
+    used: Vec<u64>,
+}
+
+impl Places {
+    fn new(len: usize) -> Self {
+        Places { counts: vec![0; len], used: vec![0; len.div_ceil(64)] }
+    }
+
+    /// Adds to a place. Places that there are not are no fault of this program.
+    #[inline]
+    fn add(&mut self, at: usize, count: u64) {
+        if let Some(sum) = self.counts.get_mut(at) {
+            *sum += count;
+            self.used[at / 64] |= 1 << (at % 64);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u16, u64)> {
+        self.used.iter().enumerate().flat_map(move |(word, bits)| {
+            let mut left = *bits;
+            std::iter::from_fn(move || {
+                let at = word * 64 + (left != 0).then(|| left.trailing_zeros())? as usize;
+                left &= left - 1;
+                Some((at as u16, self.counts[at]))
+            })
+        })
+    }
+
+    fn clear(&mut self) {
+        for (word, bits) in self.used.iter_mut().enumerate().filter(|(_, bits)| **bits != 0) {
+            while *bits != 0 {
+                self.counts[word * 64 + bits.trailing_zeros() as usize] = 0;
+                *bits &= *bits - 1;
+            }
+        }
+    }
+}
+
+/// By code, the place of its first bucket if it has a token's histogram: only their quantiles are shown.
+static TOKEN_BUCKETS: LazyLock<Vec<Option<usize>>> = LazyLock::new(|| {
+    let first = |code: u16| {
+        let id = Code(code).histogram().filter(|id| matches!(id.measured(), Measured::Token(_)))?;
+        Some(usize::from(id.0) * BUCKETS)
+    };
+    (0..Code::COUNT).map(first).collect()
+});
 
 impl Adder {
     fn new(window: Window) -> Self {
         Adder {
             has_buckets: window.span_s <= HISTOGRAM_WINDOW_S,
-            codes: vec![0; usize::from(Code::COUNT)],
-            codes_used: Vec::new(),
-            buckets: vec![0; usize::from(Histogram::COUNT) * BUCKETS],
-            buckets_used: Vec::new(),
+            codes: Places::new(usize::from(Code::COUNT)),
+            buckets: Places::new(usize::from(Histogram::COUNT) * BUCKETS),
         }
     }
 
     #[inline]
-    fn add(&mut self, slot: Slot, count: u64) {
-        bump(&mut self.codes, &mut self.codes_used, slot.code(), count);
+    fn add(&mut self, slot: Slot, count: u64, token_buckets: &[Option<usize>]) {
+        let code = usize::from(slot.code());
+        self.codes.add(code, count);
         if self.has_buckets
-            && let Some((id, bucket)) = measured(slot)
-            && matches!(id.measured(), Measured::Token(_))
+            && let Some(first) = token_buckets.get(code).copied().flatten()
+            && let Some(bucket) = slot.bucket()
         {
-            bump(&mut self.buckets, &mut self.buckets_used, id.0 * BUCKETS as u16 + bucket, count);
+            self.buckets.add(first + usize::from(bucket), count);
         }
     }
 
     fn clear(&mut self) {
-        self.codes_used.drain(..).for_each(|at| self.codes[usize::from(at)] = 0);
-        self.buckets_used.drain(..).for_each(|at| self.buckets[usize::from(at)] = 0);
+        self.codes.clear();
+        self.buckets.clear();
     }
 
     fn sums(&self) -> WindowSums {
-        let counts = |used: &[u16], counts: &[u64]| {
-            let mut used = used.to_vec();
-            used.sort_unstable();
-            used.into_iter().map(|at| (at, counts[usize::from(at)])).collect::<Vec<_>>()
-        };
-        let (codes, buckets) = (counts(&self.codes_used, &self.codes), counts(&self.buckets_used, &self.buckets));
         let place = |at: u16| (Histogram(at / BUCKETS as u16), at % BUCKETS as u16);
         WindowSums {
-            codes: codes.into_iter().map(|(code, n)| (Code(code), n)).collect(),
-            buckets: buckets.into_iter().map(|(at, n)| (place(at), n)).collect(),
+            codes: self.codes.iter().map(|(code, n)| (Code(code), n)).collect(),
+            buckets: self.buckets.iter().map(|(at, n)| (place(at), n)).collect(),
         }
-    }
-}
-
-/// Adds to a place, and notes it if it was 0. Places that there are not are no fault of this program.
-#[inline]
-fn bump(counts: &mut [u64], used: &mut Vec<u16>, at: u16, count: u64) {
-    if let Some(sum) = counts.get_mut(usize::from(at)) {
-        if *sum == 0 {
-            used.push(at);
-        }
-        *sum += count;
     }
 }
 
@@ -140,10 +172,15 @@ impl Counted<'_> {
 
     /// The histograms that its totals are in.
     pub fn histogram_ids(&self) -> Vec<Histogram> {
-        let mut ids: Vec<Histogram> = self.totals.iter().filter_map(|(slot, _)| Some(measured(*slot)?.0)).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids
+        // One bit each; codes come sorted, so the same one often comes again.
+        let (mut ids, mut before) = (0_u64, u16::MAX);
+        for (slot, _) in self.totals.iter().filter(|(slot, _)| slot.bucket().is_some()) {
+            if slot.code() != before {
+                before = slot.code();
+                ids |= Code(before).histogram().map_or(0, |id| 1 << id.0);
+            }
+        }
+        (0..Histogram::COUNT).filter(|id| ids >> id & 1 != 0).map(Histogram).collect()
     }
 
     /// Sums of the window that was asked for at this place.
@@ -223,6 +260,7 @@ fn scan_source(
     let mut totals: Vec<_> = source.totals.runs().iter().map(|run| Cursor::new(run, 0)).collect();
     let mut sums: Vec<_> = source.sums_ns.runs().iter().map(|run| Cursor::new(run, 0)).collect();
     let mut panes = pane_cursors(source, asked);
+    let token_buckets = &**TOKEN_BUCKETS;
     let mut counted = None;
     for key in &source.keys {
         let (id, wanted) = (key.def.id, wanted(key));
@@ -249,7 +287,7 @@ fn scan_source(
             cursor.visit(id, |slot, n| {
                 let of_window = |(at, window): (usize, &mut Adder)| {
                     if windows >> at & 1 != 0 {
-                        window.add(slot, n);
+                        window.add(slot, n, token_buckets);
                     }
                 };
                 counted.windows.iter_mut().enumerate().for_each(of_window);

@@ -12,9 +12,9 @@ pub fn measured(slot: Slot) -> Option<(Histogram, Bucket)> {
     Some((Code(slot.code()).histogram()?, slot.bucket()?))
 }
 
-/// Sorts and adds up equal keys.
+/// Sorts and adds up equal keys. The list is a few sorted ones behind each other: a stable sort finds and merges them.
 pub fn add_up<K: Ord + Copy>(list: &mut Vec<Count<K>>) {
-    list.sort_unstable_by_key(|e| e.0);
+    list.sort_by_key(|e| e.0);
     list.dedup_by(|next, kept| {
         let same = next.0 == kept.0;
         kept.1 += if same { next.1 } else { 0 };
