@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use larum_aggregate::exemplar::choose;
 use larum_aggregate::{
     Delta, Graces, PartitionId, PartitionStart, SourceCut, SourceDef, SourceId, seal, seal_sightings,
 };
@@ -96,9 +95,7 @@ impl Pipeline {
         let mut cut = self.worker.cut(false, std::mem::take(&mut self.spare));
         let groups = cut.counted.iter_mut().flat_map(|counted| seal(id, &mut counted.entries)).collect();
         let sightings = cut.counted.iter_mut().flat_map(|counted| seal_sightings(id, &mut counted.sightings)).collect();
-        let mut exemplars: Vec<_> =
-            cut.counted.iter_mut().flat_map(|counted| std::mem::take(&mut counted.exemplars)).collect();
-        choose(&mut exemplars);
+        let exemplars = cut.counted.iter_mut().flat_map(|counted| counted.exemplars.take()).collect();
         self.exemplars.wait(exemplars, &self.view);
         let clock_ns = self.worker.state(0).watermark_ns;
         let sources = vec![SourceCut { id, clock_ns, paced_ns: 0, arrived_ns: 0, left_out: Vec::new() }];

@@ -1,8 +1,10 @@
 //! Exemplars: traces of single slow or failed requests, a bounded choice that does not depend on who chooses when.
 //!
 //! Of a tick, each series keeps the exemplar with the lowest keyed hash, and a source the [`PER_TICK_MAX`] lowest of
-//! these. Choosing among chosen ones gives what choosing among all would, so workers, commits and merges may choose at
+//! these. A worker's [`Choice`] never holds more. Choosing among chosen ones gives what choosing among all would, so workers, commits and merges may choose at
 //! any time.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +12,6 @@ use crate::delta::{KeyId, SourceId};
 
 /// Most exemplars of a tick of a source.
 pub const PER_TICK_MAX: usize = 64;
-/// So many waiting for their choice are chosen from at once, so that no list grows without bound.
-pub const WAITING_MAX: usize = 2048;
 
 /// One request that can be looked at. It names no account, no address and no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,6 +34,83 @@ pub struct Exemplar {
     pub latency_ns: u64,
     /// When it happened, or when its record was appended if that was before, Unix ns.
     pub time_ns: i64,
+}
+
+impl Exemplar {
+    /// Whether both are of one series.
+    fn is_of_series(&self, other: &Exemplar) -> bool {
+        (self.key, self.histogram, self.source) == (other.key, other.histogram, other.source)
+    }
+
+    /// Of series of a tick, those with the lowest ranks are chosen.
+    fn rank(&self) -> (u64, KeyId, u16) {
+        (self.hash, self.key, self.histogram)
+    }
+}
+
+/// The chosen ones of a source among those that were offered so far; it holds no others.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    ticks: BTreeMap<u32, OfTick>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct OfTick {
+    chosen: Vec<Exemplar>,
+    /// Place of the one with the highest rank.
+    last: usize,
+}
+
+impl Choice {
+    /// Whether an exemplar of this tick and hash may be chosen. Asked first, because most may not.
+    #[inline]
+    pub fn may_take(&self, tick: u32, hash: u64) -> bool {
+        self.ticks.get(&tick).is_none_or(|of_tick| {
+            let last = of_tick.chosen.get(of_tick.last);
+            of_tick.chosen.len() < PER_TICK_MAX || last.is_none_or(|last| hash <= last.hash)
+        })
+    }
+
+    /// Takes one, unless others are chosen.
+    pub fn offer(&mut self, exemplar: Exemplar) {
+        let OfTick { chosen, last } = self.ticks.entry(exemplar.tick).or_default();
+        match chosen.iter().position(|other| other.is_of_series(&exemplar)) {
+            Some(same) => chosen[same] = chosen[same].min(exemplar),
+            None if chosen.len() < PER_TICK_MAX => chosen.push(exemplar),
+            None if exemplar.rank() < chosen[*last].rank() => chosen[*last] = exemplar,
+            None => return,
+        }
+        let ranks = chosen.iter().map(Exemplar::rank).enumerate();
+        *last = ranks.max_by_key(|(_, rank)| *rank).map_or(0, |(at, _)| at);
+    }
+
+    /// Offers those of another.
+    pub fn extend(&mut self, other: &Choice) {
+        other.ticks.values().flat_map(|of_tick| &of_tick.chosen).for_each(|exemplar| self.offer(*exemplar));
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ticks.values().map(|of_tick| of_tick.chosen.len()).sum()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ticks.is_empty()
+    }
+
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.ticks.clear();
+    }
+
+    /// Gives them up, sorted as [`choose`] does.
+    pub fn take(&mut self) -> Vec<Exemplar> {
+        let mut chosen: Vec<Exemplar> =
+            std::mem::take(&mut self.ticks).into_values().flat_map(|of_tick| of_tick.chosen).collect();
+        choose(&mut chosen);
+        chosen
+    }
 }
 
 /// Leaves the chosen ones, sorted.
@@ -83,6 +160,19 @@ mod tests {
             }
             choose(&mut by_bits);
             assert_eq!(by_bits, at_once);
+            for source in [0, 1].map(SourceId) {
+                let of_source = || all.iter().filter(|e| e.source == source);
+                let (mut first, mut second) = (Choice::default(), Choice::default());
+                for exemplar in of_source() {
+                    let choice = if rng.bool() { &mut first } else { &mut second };
+                    if choice.may_take(exemplar.tick, exemplar.hash) {
+                        choice.offer(*exemplar);
+                    }
+                }
+                first.extend(&second);
+                let want: Vec<_> = at_once.iter().filter(|e| e.source == source).copied().collect();
+                assert_eq!(first.take(), want);
+            }
             for of_tick in at_once.chunk_by(|a, b| (a.source, a.tick) == (b.source, b.tick)) {
                 assert!(of_tick.len() <= PER_TICK_MAX);
             }

@@ -1,7 +1,6 @@
 //! One event to entries of the worker's open Delta.
 
 use larum_aggregate::change::{CHANGES_MAX, keep_newest};
-use larum_aggregate::exemplar::{WAITING_MAX, choose};
 use larum_aggregate::histogram::bucket_of;
 use larum_aggregate::{
     Change, ChangePlace, Distinct, Entry, Exemplar, KeyId, NameId, NameKind, Numbered, SequenceId, Sighting, SourceId,
@@ -129,9 +128,8 @@ impl Fold<'_, '_> {
         let hash = self.interner.hash(&ids);
         let (source, time_ns) = (self.source, event.time_ns().min(self.append_ns));
         let exemplars = &mut self.counted.exemplars;
-        exemplars.push(Exemplar { source, tick, key, histogram, hash, trace_id, span_id, latency_ns, time_ns });
-        if exemplars.len() >= WAITING_MAX {
-            choose(exemplars);
+        if exemplars.may_take(tick, hash) {
+            exemplars.offer(Exemplar { source, tick, key, histogram, hash, trace_id, span_id, latency_ns, time_ns });
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use larum_aggregate::{Change, DeadLetter, Entry, Exemplar, KeyDef, NameDef, Numbered, PartCut, PartitionId, Sighting};
+use larum_aggregate::exemplar::Choice;
+use larum_aggregate::{Change, DeadLetter, Entry, KeyDef, NameDef, Numbered, PartCut, PartitionId, Sighting};
 use larum_event::{Decoder, Limits, Records, Reject};
 
 use crate::fold::Fold;
@@ -74,7 +75,7 @@ pub struct Counted {
     /// Changes of the platform, the newest.
     pub changes: Vec<Change>,
     /// Traces of slow and failed requests.
-    pub exemplars: Vec<Exemplar>,
+    pub exemplars: Choice,
 }
 
 impl Counted {
@@ -94,7 +95,7 @@ impl Counted {
         self.sightings.extend_from_slice(&other.sightings);
         self.numbers.extend_from_slice(&other.numbers);
         self.changes.extend_from_slice(&other.changes);
-        self.exemplars.extend_from_slice(&other.exemplars);
+        self.exemplars.extend(&other.exemplars);
     }
 
     /// Forgets it, and keeps the memory.

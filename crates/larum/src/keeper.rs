@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use larum_aggregate::change::keep_newest;
-use larum_aggregate::exemplar::choose;
 use larum_aggregate::time::second_of;
 use larum_aggregate::{
     Delta, KeyDef, NameDef, PartitionId, PartitionStart, SourceDef, SourceId, seal, seal_sequences, seal_sightings,
@@ -216,8 +215,7 @@ impl Keeper {
             delta.sequences.extend(seal_sequences(source, &mut of_source.numbers));
             keep_newest(&mut of_source.changes);
             delta.changes.append(&mut of_source.changes);
-            choose(&mut of_source.exemplars);
-            delta.exemplars.append(&mut of_source.exemplars);
+            delta.exemplars.extend(of_source.exemplars.take());
         }
         match is_alone {
             true => self.spare.push(counted),
