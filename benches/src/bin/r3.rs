@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<()> {
     let flags = ["run", "--brokers", &brokers, "--topic", "auth", "--start-at", "earliest"];
     // All that is in the store is to be shown, which is more than a scrape holds by default.
     let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), "limits: {series: 10000000, memory: 16GiB}\n")?;
+    std::fs::write(file.path(), "limits: {series: 10000000, memory: 64GiB}\n")?;
     let config = file.path().display().to_string();
     let places = ["--config", &config, "--listen", &listen, "--state", &dir];
     let start = || Child::spawn(larum()?, flags.iter().chain(&places), &[]);

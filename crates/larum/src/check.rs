@@ -30,10 +30,10 @@ pub fn describe(config: &Config) -> String {
         Some(topic) => format!("refused records go to {topic}\n"),
         None => "refused records are counted only, their bytes are lost: set dead_letters.topic\n".to_string(),
     };
-    text += &format!("keeps its state in {}, serves {}/metrics", config.state.display(), config.listen);
+    text += &format!("keeps its state in {}, ", config.state.display());
     text += &match &config.web_config {
-        Some(path) => format!(" under the rules of {}\n", path.display()),
-        None => " in the clear, to everybody who reaches it\n".to_string(),
+        Some(path) => format!("serves {}/metrics under the rules of {}\n", config.listen, path.display()),
+        None => format!("serves http://{}/metrics to everybody who reaches it\n", config.listen),
     };
     if let Some(otlp) = &config.otlp {
         text += &format!("pushes metrics to {} every {:?} as {}\n", otlp.link.endpoint, otlp.interval, otlp.instance);

@@ -12,8 +12,9 @@ const BASE_BYTES: u64 = 192 << 20;
 const DELTAS: u64 = 3;
 /// What was counted, and once more while a snapshot of it is written.
 const SNAPSHOT: u64 = 2;
-/// A sample line in a scrape: its text in a buffer that may be half empty, and in the answer, bytes.
-const LINE_BYTES: u64 = 600;
+/// A sample line: in the buffers of three formats and of pushes, which may be half empty, in the few scrapes that may be on
+/// their way at once, and in the pushes that wait, bytes.
+const LINE_BYTES: u64 = 1500;
 
 /// What the configuration needs, part by part, bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl Needs {
                 ("kafka.queue_memory", config.kafka.queue_bytes),
                 ("open Deltas of the workers", DELTAS * workers * open_bytes),
                 ("dead_letters.outbox", config.dead_letters.outbox_bytes_max),
-                ("a scrape of limits.series", config.series_max * LINE_BYTES),
+                ("scrapes of limits.series", config.series_max * LINE_BYTES),
                 ("names", SNAPSHOT * names * NAME_BYTES),
                 ("keys", keys * (SNAPSHOT * KEY_BYTES_PLANNED + KEY_LOOKUP_BYTES * workers)),
             ],

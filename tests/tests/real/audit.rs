@@ -32,7 +32,7 @@ fn a_stall_shows_and_what_is_lost_is_missing_across_kill_9() {
     let config = dir.path().join("larum.yaml");
     let text = format!(
         "kafka: {{brokers: '{}'}}\nsources: [{{name: auth, topics: [audited], audit: {{grace: 10s}}}}]\n\
-         start_at: earliest\nworkers: 2\nlimits: {{series: 10000000, memory: 16GiB}}\n",
+         start_at: earliest\nworkers: 2\nlimits: {{series: 10000000, memory: 64GiB}}\n",
         kafka.brokers()
     );
     std::fs::write(&config, text).unwrap();

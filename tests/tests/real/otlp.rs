@@ -79,7 +79,7 @@ fn config(dir: &std::path::Path, kafka: &Kafka, topic: &str, otlp: &str) -> std:
     let path = dir.join(format!("{topic}.yaml"));
     let text = format!(
         "kafka: {{brokers: '{}'}}\nsources: [{{name: auth, topics: [{topic}]}}]\nstart_at: earliest\n\
-         limits: {{series: 10000000, memory: 16GiB}}\notlp: {{interval: 1s, trace_share: 1, instance: larum-{topic}, {otlp}}}\n",
+         limits: {{series: 10000000, memory: 64GiB}}\notlp: {{interval: 1s, trace_share: 1, instance: larum-{topic}, {otlp}}}\n",
         kafka.brokers()
     );
     fs::write(&path, text).unwrap();

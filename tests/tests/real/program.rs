@@ -50,7 +50,7 @@ impl Larum {
         // Tests compare every series, so all of them are to be shown.
         let config = (!args.contains(&"--config".to_string())).then(|| {
             let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), "limits: {series: 10000000, memory: 16GiB}\n").unwrap();
+            std::fs::write(file.path(), "limits: {series: 10000000, memory: 64GiB}\n").unwrap();
             args.extend(["--config".to_string(), file.path().display().to_string()]);
             file
         });

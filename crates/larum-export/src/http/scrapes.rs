@@ -14,7 +14,7 @@ use super::peers::Peers;
 use super::{Pages, Wanted};
 
 /// Most scrapes in memory, those being sent included.
-const IN_MEMORY_MAX: usize = 8;
+const IN_MEMORY_MAX: usize = 4;
 /// A scrape serves whoever asks within so many times the time that writing it took, so that a flood of requests costs an
 /// eighth of a core at most.
 const SHARED_FOR: u32 = 8;
