@@ -1,6 +1,9 @@
 //! The endpoint on a network: TLS, certificates of clients, users, judged by promtool and scraped by a real Prometheus.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use larum_tests::kafka::Kafka;
@@ -8,7 +11,8 @@ use larum_tests::process::wait_until;
 use larum_tests::prometheus::{Prometheus, promtool_check_web_config};
 use larum_tests::secured::{authority, certificate};
 
-use crate::program::{Larum, binary};
+use crate::groups::EndsWithTest;
+use crate::program::{Larum, Load, binary};
 
 /// The shipped example, with certificates that stand where it says; its password is "larum".
 fn example() -> tempfile::TempDir {
@@ -75,4 +79,64 @@ fn prometheus_scrapes_the_shipped_web_configuration_and_certificates_rotate() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(64), "{said}");
     assert!(said.contains("web_config cannot be used") && said.contains("larum.crt holds no certificate"), "{said}");
+}
+
+/// Clients without manners, until `stop`: who do not read, who do not finish, who come and go, who say too much.
+fn misbehave(port: u16, stop: &AtomicBool) -> usize {
+    let connect = || TcpStream::connect(("127.0.0.1", port));
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        if let Ok(mut stream) = connect() {
+            let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: l\r\n\r\n");
+            held.push(stream);
+        }
+    }
+    for _ in 0..200 {
+        if let Ok(mut stream) = connect() {
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nx: ");
+            held.push(stream);
+        }
+    }
+    let bomb = [b"GET /metrics HTTP/1.1\r\nx: ".to_vec(), vec![b'y'; 1 << 20]].concat();
+    let mut connections = held.len();
+    while !stop.load(Ordering::Relaxed) && connections < 10_000 {
+        for _ in 0..20 {
+            drop(connect());
+        }
+        if let Ok(mut stream) = connect() {
+            let _ = stream.write_all(&bomb);
+        }
+        connections += 21;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    connections
+}
+
+/// While clients misbehave, records are read as they come and a normal scrape is answered.
+#[test]
+fn bad_manners_cost_neither_records_nor_scrapes() {
+    let kafka = Kafka::start().unwrap();
+    kafka.create_topic("auth", 2, &[("message.timestamp.type", "LogAppendTime")]).unwrap();
+    let mut larum = Larum::start(&kafka.brokers(), &["auth"], &["--start-at", "earliest"]);
+    larum.wait_for("the first answer", 30, |_| true);
+    for is_disturbed in [false, true] {
+        let stop = AtomicBool::new(false);
+        let mix = ["--rate", "10000", "--for", "10s", "--tenants", "50"];
+        std::thread::scope(|scope| {
+            let ends = EndsWithTest(&stop);
+            let misbehaving = is_disturbed.then(|| scope.spawn(|| misbehave(larum.port, &stop)));
+            let mut load = Load::start(&kafka.brokers(), "auth", &mix);
+            for _ in 0..4 {
+                std::thread::sleep(Duration::from_secs(2));
+                assert!(larum.scrape().is_some(), "a normal scrape is answered");
+            }
+            load.finish(Duration::from_secs(60));
+            let lag: f64 = larum.scrape().unwrap().of("larum_pipeline_lag_records").map(|sample| sample.1).sum();
+            larum.wait_visible(&kafka.end_offsets("auth").unwrap(), 30);
+            drop(ends);
+            let connections = misbehaving.map_or(0, |thread| thread.join().unwrap());
+            println!("{connections} bad connections; {lag} of 100,000 records behind at the end of the load");
+        });
+    }
+    assert_eq!(larum.terminate(), Some(0));
 }

@@ -1,9 +1,10 @@
 //! Watched consumer groups against a real broker; what users of other lag tools complain about has a test of its name.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use larum_tests::kafka::Kafka;
+use larum_tests::process::now_ms;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
@@ -18,16 +19,12 @@ const STOP: f64 = 3.0;
 const REWIND: f64 = 4.0;
 
 /// Tells the thread beside a test to end, also when the test fails: its scope waits for that thread.
-struct EndsWithTest<'a>(&'a AtomicBool);
+pub struct EndsWithTest<'a>(pub &'a AtomicBool);
 
 impl Drop for EndsWithTest<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
 fn member(kafka: &Kafka, group: &str) -> BaseConsumer {
