@@ -117,6 +117,31 @@ async fn a_head_that_does_not_end_is_timed_out_and_an_idle_connection_just_close
     assert!(all.starts_with("HTTP/1.1 200") && all.ends_with("</html>"), "{all}");
 }
 
+/// A scraper that keeps its connection is not cut off in the middle of an answer when the connection is old.
+#[tokio::test(start_paused = true)]
+async fn an_old_connection_ends_between_answers() {
+    let (port, ..) = start(Fixed::default(), &WebSettings::default()).await;
+    let mut stream = connect(port).await;
+    let (mut answers, mut chunk) = (0, [0; 4096]);
+    loop {
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: l\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"larum_build_info 1\n") {
+            match stream.read(&mut chunk).await.unwrap_or(0) {
+                0 => break,
+                n => answer.extend_from_slice(&chunk[..n]),
+            }
+        }
+        if answer.is_empty() {
+            break;
+        }
+        assert!(answer.ends_with(b"larum_build_info 1\n"), "cut off");
+        answers += 1;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    assert!((20..=25).contains(&answers), "{answers} answers in two minutes, one every five seconds");
+}
+
 #[tokio::test]
 async fn a_flood_is_answered_by_few_scrapes() {
     let (port, pages, _) = start(Fixed { is_large: true, ..Fixed::default() }, &WebSettings::default()).await;

@@ -1,6 +1,6 @@
 //! Exemplars as they are shown: of each histogram's classic bucket the newest trace, for an hour.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use larum_aggregate::exemplar::choose;
 use larum_aggregate::histogram::classic_of;
@@ -35,14 +35,18 @@ struct OfSource {
 impl Exemplars {
     /// Takes in those of a Delta before `view` does, so that they join the ticks that the Delta's events do.
     pub fn wait(&mut self, exemplars: Vec<Exemplar>, view: &View) {
+        let mut joined = BTreeSet::new();
         for mut exemplar in exemplars {
             let Some(source) = view.source(exemplar.source) else { continue };
             exemplar.tick = exemplar.tick.max(source.tick.map_or(0, |applied| applied + 1));
+            joined.insert((exemplar.source, exemplar.tick));
             let of_source = self.sources.entry(exemplar.source).or_default();
             of_source.pending.entry(exemplar.tick).or_default().push(exemplar);
         }
-        let waiting = self.sources.values_mut().flat_map(|of_source| of_source.pending.values_mut());
-        waiting.for_each(choose);
+        for (source, tick) in joined {
+            let of_source = self.sources.entry(source).or_default();
+            choose(of_source.pending.entry(tick).or_default());
+        }
     }
 
     /// Shows those whose tick `view` has applied.

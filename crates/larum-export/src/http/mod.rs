@@ -38,8 +38,10 @@ use scrapes::{Scrape, Scrapes};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a request's head to arrive, and for an idle connection to send another.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for a whole connection: slow readers are cut off, scrapers connect again.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// After so long a connection answers what it was asked and nothing more: scrapers connect again.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(120);
+/// And so long after that it is cut off, whatever it is doing.
+const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a scrape that are handed over at once.
@@ -120,7 +122,7 @@ impl Endpoint {
         };
         tokio::select! {
             () = place.peer.told_to_leave() => {}
-            _ = timeout(CONNECTION_TIMEOUT, attended) => {}
+            _ = timeout(CONNECTION_AGE_MAX + LAST_ANSWER_TIMEOUT, attended) => {}
         }
     }
 
@@ -139,7 +141,16 @@ impl Endpoint {
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
-        let ended = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+        let mut age = Box::pin(tokio::time::sleep(CONNECTION_AGE_MAX));
+        let mut is_last = false;
+        let ended = std::future::poll_fn(|cx| {
+            if !is_last && age.as_mut().poll(cx).is_ready() {
+                is_last = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            connection.poll_without_shutdown(cx)
+        })
+        .await;
         let mut stream = connection.into_parts().io.into_inner();
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");
