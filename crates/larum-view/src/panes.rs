@@ -52,8 +52,8 @@ fn has_quantiles(slot: Slot) -> bool {
     histogram.is_some_and(|histogram| matches!(histogram.measured(), Measured::Token(_)))
 }
 
-/// What panes of a minute keep.
-fn of_a_minute(cell: Cell) -> Option<Cell> {
+/// What panes of up to a minute keep: buckets are half of what logins and permissions would take.
+fn of_short_panes(cell: Cell) -> Option<Cell> {
     Some(if has_quantiles(cell.slot()) { cell } else { of_ten_minutes(cell)? })
 }
 
@@ -68,9 +68,9 @@ impl Panes {
         let second = pane.saturating_mul(PANE_S);
         let Edges { fine_s, minutes_s } = self.edges;
         if second >= fine_s {
-            self.fine.entry(pane).or_default().push(run.clone());
+            self.fine.entry(pane).or_default().push(merge([run], of_short_panes));
         } else if second >= minutes_s {
-            let run = merge([run], of_a_minute);
+            let run = merge([run], of_short_panes);
             self.minutes.entry(second / 60).or_default().push(run);
         } else if second >= oldest[2] {
             let run = merge([run], of_ten_minutes);
@@ -85,7 +85,7 @@ impl Panes {
             return;
         }
         self.edges = edges;
-        coarsen(&mut self.fine, edges.fine_s / PANE_S, &mut self.minutes, 6, of_a_minute);
+        coarsen(&mut self.fine, edges.fine_s / PANE_S, &mut self.minutes, 6, of_short_panes);
         // Minutes that no window holds any more need not become part of ten.
         self.minutes = self.minutes.split_off(&(oldest[2] / 60));
         coarsen(&mut self.minutes, edges.minutes_s / 60, &mut self.tens, 10, of_ten_minutes);

@@ -1,6 +1,6 @@
 //! The HTTP endpoint: an accept loop of our own with a cap on connections and time limits. Nothing on it changes state.
 //!
-//! [`peers`] is who is connected and who has to leave, [`guard`] who may see what there is, [`scrapes`] what they get.
+//! `peers` is who is connected and who has to leave, [`guard`] who may see what there is, `scrapes` what they get.
 
 pub mod guard;
 mod peers;
