@@ -202,7 +202,7 @@ async fn slow_heads_on_every_place_do_not_keep_others_out() {
         slow.push(stream);
     }
     let turned_away = say(connect(port).await, &get("/metrics", "")).await;
-    assert!([0, 503].contains(&status(&turned_away)), "{turned_away}");
+    assert_eq!(status(&turned_away), 503, "{turned_away}");
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let answer = say(connect(port).await, &get("/metrics", "")).await;
     assert_eq!(status(&answer), 200, "{answer}");
@@ -243,6 +243,28 @@ async fn users_need_their_passwords_everywhere() {
         let answer = say(connect(port).await, &get("/metrics", &basic("prom", password))).await;
         assert_eq!(status(&answer), want, "{answer}");
     }
+}
+
+/// Guesses from one place wait for each other, also when nobody waits for the answer; a known password does not.
+#[tokio::test]
+async fn guessing_is_slow_and_keeps_nobody_out() {
+    let users = [("prom".to_string(), bcrypt::hash("hunter2", 8).unwrap())].into();
+    let settings = WebSettings { users, ..WebSettings::default() };
+    let (port, ..) = start(Fixed::default(), &settings).await;
+    let right = get("/metrics", &basic("prom", "hunter2"));
+    assert_eq!(status(&say(connect(port).await, &right).await), 200);
+    let mut asking = tokio::task::JoinSet::new();
+    for guess in 0..50 {
+        let request = get("/metrics", &basic("prom", &format!("guess {guess}")));
+        asking.spawn(async move { status(&say(connect(port).await, &request).await) });
+        // Who asks and hangs up at once.
+        connect(port).await.write_all(&get("/", &basic("prom", &format!("other {guess}")))).await.unwrap();
+    }
+    assert_eq!(status(&say(connect(port).await, &right).await), 200);
+    let answers = asking.join_all().await;
+    let count = |wanted| answers.iter().filter(|status| **status == wanted).count();
+    assert_eq!(count(401) + count(503), 50, "{answers:?}");
+    assert!(count(503) > 30, "only a few wait at a time: {answers:?}");
 }
 
 /// An authority and certificates that it signed.
@@ -334,7 +356,7 @@ async fn tls_is_spoken_and_certificates_of_clients_are_verified() {
     guard.replace(Rules::new(&settings(&sans)).unwrap());
     assert_eq!(say_secured(port, &servers, Some(good), both).await, None);
     assert!(say_secured(port, &servers, Some(clients.sign("grafana")), both).await.is_some());
-    let open = TlsSettings { client_auth: ClientAuth::None, tls12: false, ..tls.clone() };
+    let open = TlsSettings { client_auth: ClientAuth::None, client_ca: None, tls12: false, ..tls.clone() };
     guard.replace(Rules::new(&settings(&open)).unwrap());
     assert!(say_secured(port, &servers, None, both).await.is_some());
     assert_eq!(say_secured(port, &servers, None, &both[..1]).await, None);
@@ -344,6 +366,7 @@ async fn tls_is_spoken_and_certificates_of_clients_are_verified() {
         (TlsSettings { key: write(dir.path(), "other.key", &servers.sign("x").1), ..tls.clone() }, "other.key"),
         (TlsSettings { certificate: dir.path().join("larum.key"), ..tls.clone() }, "holds no certificate"),
         (TlsSettings { client_ca: None, ..tls.clone() }, "client_ca_file"),
+        (TlsSettings { client_auth: ClientAuth::None, ..tls.clone() }, "client_auth_type"),
         (TlsSettings { cipher_suites: vec!["TLS_RC4".to_string()], ..tls.clone() }, "TLS_AES_128_GCM_SHA256"),
         (TlsSettings { tls12: false, tls13: false, ..tls.clone() }, "versions"),
     ] {

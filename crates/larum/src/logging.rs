@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use larum_aggregate::time::SECOND_NS;
 use larum_export::otlp::Telemetry;
@@ -31,7 +32,7 @@ pub enum LogFormat {
 }
 
 /// Begins to write lines, and to make spans where there is somebody to take them. Call once.
-pub fn start(format: LogFormat, telemetry: Option<&Telemetry>) -> Arc<Limiter> {
+pub fn start(format: LogFormat, telemetry: Option<&Telemetry>) {
     let limiter = Arc::new(Limiter::default());
     let spans_off = |filter: EnvFilter| match format!("{SPANS}=off").parse() {
         Ok(directive) => filter.add_directive(directive),
@@ -53,7 +54,16 @@ pub fn start(format: LogFormat, telemetry: Option<&Telemetry>) -> Arc<Limiter> {
             .with_filter(only_spans)
     });
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).init();
-    limiter
+    let reporter = std::thread::Builder::new().name("held-back-lines".to_string());
+    let reporting = reporter.spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            limiter.report();
+        }
+    });
+    if let Err(error) = reporting {
+        tracing::warn!(%error, "lines that are held back will not be told of");
+    }
 }
 
 /// File and line.
@@ -61,7 +71,7 @@ type Place = (&'static str, u32);
 
 /// Counts lines by their cause, the place in the code that writes them.
 #[derive(Debug, Default)]
-pub struct Limiter {
+struct Limiter {
     causes: Mutex<HashMap<Place, Cause>>,
 }
 
@@ -87,7 +97,7 @@ impl Limiter {
     }
 
     /// Says how many lines were held back of causes whose minute is over.
-    pub fn report(&self) {
+    fn report(&self) {
         for ((file, line), held_back) in self.take_held_back(now_ns()) {
             let place = format!("{file}:{line}");
             tracing::warn!(place, held_back, "further lines of this cause were held back");

@@ -51,7 +51,11 @@ fn check_only(args: &ConfigArgs) -> u8 {
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(work)
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let result = runtime.block_on(work);
+    // Whatever still waits for somebody else, like a collector, is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 fn finish(result: anyhow::Result<()>) -> u8 {

@@ -115,13 +115,7 @@ pub async fn run(config: Config, reset_state: bool, log_format: LogFormat) -> an
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let config = Arc::new(config);
     let telemetry = config.otlp.as_ref().map(telemetry).transpose()?.map(Arc::new);
-    let limiter = logging::start(log_format, telemetry.as_deref());
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            limiter.report();
-        }
-    });
+    logging::start(log_format, telemetry.as_deref());
     let opened = state::open(&config, reset_state)?;
     let mut running = start(config.clone(), opened, telemetry).await?;
     tracing::info!(listen = %config.listen, state = %config.state.display(), "serving /metrics");

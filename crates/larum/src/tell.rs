@@ -1,6 +1,7 @@
 //! Changes of the platform as log records, each with its own time and trace.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use larum_aggregate::{Change, ChangePlace, SourceId};
 use larum_event::Code;
@@ -47,7 +48,8 @@ impl Teller {
 /// Texts of producers are shown where they look like names of things; others may be anybody's.
 fn shown(text: &str) -> &str {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:/-+ ".contains(c);
-    if !text.is_empty() && text.len() <= 64 && text.chars().all(is_plain) { text } else { "(not shown)" }
+    let is_thing = !text.is_empty() && text.len() <= 64 && text.chars().all(is_plain);
+    if is_thing && text.parse::<IpAddr>().is_err() { text } else { "(not shown)" }
 }
 
 fn told_of(change: &Change, source: &str, (topic, partition): (&str, i32), now_ns: i64) -> Told {
@@ -86,7 +88,7 @@ mod tests {
         for plain in ["token-issuer", "1.8.2", "eu-west-1/prod", "canary 5"] {
             assert_eq!(shown(plain), plain);
         }
-        for other in ["", "j.doe@example.com", "a\nb", "key=sk_live", "üñ", &"x".repeat(65)] {
+        for other in ["", "j.doe@example.com", "a\nb", "key=sk_live", "üñ", "203.0.113.7", &"x".repeat(65)] {
             assert_eq!(shown(other), "(not shown)");
         }
     }

@@ -1,9 +1,9 @@
 //! Who may see the endpoint: TLS, certificates of clients, users with passwords; as Prometheus' exporters have it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,8 +13,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
 /// Costlier hashes are refused: each check would take seconds of a core.
@@ -23,8 +23,8 @@ const BCRYPT_COST_MAX: u32 = 14;
 const REMEMBERED_MAX: usize = 256;
 /// After a check nobody else's begins for so many times its length: guessing costs a tenth of a core at most.
 const REST: u32 = 9;
-/// Longest wait for one's turn.
-const TURN_MAX: Duration = Duration::from_secs(10);
+/// Checks that one address may have waiting: guesses from one place keep nobody else out.
+const WAITING_MAX: usize = 4;
 /// The hash of a password that nobody has: unknown users are checked against it, so that they take as long as known ones.
 const NOBODY: &str = "$2b$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
 
@@ -145,7 +145,9 @@ fn acceptor(tls: &TlsSettings) -> Result<TlsAcceptor, String> {
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions);
     let builder = builder.map_err(|error| format!("TLS versions and cipher suites do not fit: {error}"))?;
     let builder = match (tls.client_auth, &tls.client_ca) {
-        (ClientAuth::None, _) => builder.with_no_client_auth(),
+        (ClientAuth::None, None) => builder.with_no_client_auth(),
+        // Whoever names an authority means it to be asked.
+        (ClientAuth::None, Some(_)) => return Err("client_ca_file needs a client_auth_type that uses it".to_string()),
         (_, None) => return Err("certificates of clients need client_ca_file".to_string()),
         (client_auth, Some(path)) => {
             let mut roots = RootCertStore::empty();
@@ -187,13 +189,20 @@ pub struct Guard {
     rules: RwLock<Arc<Rules>>,
     /// By a digest of user, hash and password.
     checked: Mutex<HashMap<[u8; 32], bool>>,
-    turn: Semaphore,
+    /// How many checks each address has waiting.
+    waiting: Mutex<HashMap<IpAddr, usize>>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Guard {
     /// Under these rules.
     pub fn new(rules: Rules) -> Arc<Guard> {
-        Arc::new(Guard { rules: RwLock::new(Arc::new(rules)), checked: Mutex::default(), turn: Semaphore::new(1) })
+        Arc::new(Guard {
+            rules: RwLock::new(Arc::new(rules)),
+            checked: Mutex::default(),
+            waiting: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        })
     }
 
     /// From the next connection on under these.
@@ -206,41 +215,85 @@ impl Guard {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether a request with this `Authorization` may be answered; `Err` when there is no time to find out.
-    pub async fn lets_in(&self, authorization: Option<&HeaderValue>) -> Result<bool, ()> {
+    fn known(&self, digest: &[u8; 32]) -> Option<bool> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).get(digest).copied()
+    }
+
+    /// Whether a request from `address` with this `Authorization` may be answered; `Err` when too much waits to be found out.
+    pub async fn lets_in(self: &Arc<Self>, address: IpAddr, authorization: Option<&HeaderValue>) -> Result<bool, ()> {
         let rules = self.rules();
         if rules.users.is_empty() {
             return Ok(true);
         }
         let Some((user, password)) = authorization.and_then(credentials) else { return Ok(false) };
-        let hash = rules.users.get(&user).map_or(NOBODY, String::as_str);
+        let hash = rules.users.get(&user).map_or(NOBODY, String::as_str).to_string();
         let digest = digest(&[user.as_bytes(), hash.as_bytes(), password.as_bytes()]);
-        let known = |guard: &Guard| guard.checked.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).copied();
-        if let Some(is_right) = known(self) {
+        if let Some(is_right) = self.known(&digest) {
             return Ok(is_right);
         }
-        let turn = timeout(TURN_MAX, self.turn.acquire()).await.map_err(drop)?.map_err(drop)?;
-        if let Some(is_right) = known(self) {
-            return Ok(is_right);
-        }
-        let (hash, began) = (hash.to_string(), Instant::now());
-        let check = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash).unwrap_or(false));
-        let is_right = check.await.unwrap_or(false) && rules.users.contains_key(&user);
         {
-            let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-            if checked.len() >= REMEMBERED_MAX {
-                // Guesses go first.
-                checked.retain(|_, is_right| *is_right);
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_address = waiting.entry(address).or_default();
+            if *of_address >= WAITING_MAX {
+                return Err(());
             }
-            if checked.len() < REMEMBERED_MAX {
-                checked.insert(digest, is_right);
+            *of_address += 1;
+        }
+        let is_user = rules.users.contains_key(&user);
+        let (told, answer) = oneshot::channel();
+        // In a task of its own: who goes away before the answer does not make the next check begin earlier.
+        tokio::spawn(self.clone().check(address, digest, hash, password, is_user, told));
+        answer.await.map_err(drop)
+    }
+
+    /// Checks a password in its turn, tells, and rests.
+    async fn check(
+        self: Arc<Self>,
+        address: IpAddr,
+        digest: [u8; 32],
+        hash: String,
+        password: String,
+        is_user: bool,
+        told: oneshot::Sender<bool>,
+    ) {
+        let turn = self.turn.lock().await;
+        let began = Instant::now();
+        let (is_right, is_news) = match self.known(&digest) {
+            Some(is_right) => (is_right, false),
+            None => {
+                let check = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash).unwrap_or(false));
+                (check.await.unwrap_or(false) && is_user, true)
+            }
+        };
+        if is_news {
+            self.remember(digest, is_right);
+        }
+        {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(of_address) = waiting.get_mut(&address) {
+                *of_address -= 1;
+                if *of_address == 0 {
+                    waiting.remove(&address);
+                }
             }
         }
-        if !is_right {
+        // Nobody may wait for it any more.
+        let _ = told.send(is_right);
+        if is_news && !is_right {
             sleep(began.elapsed() * REST).await;
         }
         drop(turn);
-        Ok(is_right)
+    }
+
+    fn remember(&self, digest: [u8; 32], is_right: bool) {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked.len() >= REMEMBERED_MAX {
+            // Guesses go first.
+            checked.retain(|_, is_right| *is_right);
+        }
+        if checked.len() < REMEMBERED_MAX {
+            checked.insert(digest, is_right);
+        }
     }
 }
 

@@ -7,7 +7,8 @@ mod peers;
 mod scrapes;
 
 use std::convert::Infallible;
-use std::net::Shutdown;
+use std::io::Write as _;
+use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -85,8 +86,8 @@ pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>, guard: Arc<Guar
     let scrapes = Scrapes::new(pages.clone(), peers.clone());
     let endpoint = Arc::new(Endpoint { pages, guard, scrapes });
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, or a connection that broke at once: go on a little later.
                 tracing::warn!(%error, "a connection cannot be accepted");
@@ -95,7 +96,7 @@ pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>, guard: Arc<Guar
             }
         };
         match peers.admit() {
-            Some(place) => drop(tokio::spawn(endpoint.clone().attend(stream, place))),
+            Some(place) => drop(tokio::spawn(endpoint.clone().attend(stream, address.ip(), place))),
             None => turn_away(stream),
         }
     }
@@ -103,21 +104,24 @@ pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>, guard: Arc<Guar
 
 /// Says that there is no room; whoever speaks TLS learns as much from the end of the connection.
 fn turn_away(stream: TcpStream) {
-    // It fits into the socket's buffer, or the client has gone already.
-    let _ = stream.try_write(FULL_UP);
-    let _ = stream.into_std().map(|stream| stream.shutdown(Shutdown::Write));
+    // It fits into the socket's buffer, or the client has gone already. The runtime would wait to be told that it can be
+    // written to; the system knows.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write_all(FULL_UP);
+        let _ = stream.shutdown(Shutdown::Write);
+    }
 }
 
 impl Endpoint {
     /// Serves one connection until it ends, or has to.
-    async fn attend(self: Arc<Self>, stream: TcpStream, place: Place) {
+    async fn attend(self: Arc<Self>, stream: TcpStream, address: IpAddr, place: Place) {
         let attended = async {
             let stream = Watched::new(stream, &place);
             let rules = self.guard.rules();
-            let Some(tls) = &rules.tls else { return self.clone().converse(stream, place.peer.clone()).await };
+            let Some(tls) = &rules.tls else { return self.clone().converse(stream, address, place.peer.clone()).await };
             let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await else { return };
             if rules.admits(stream.get_ref().1.peer_certificates()) {
-                self.clone().converse(stream, place.peer.clone()).await;
+                self.clone().converse(stream, address, place.peer.clone()).await;
             }
         };
         tokio::select! {
@@ -127,14 +131,14 @@ impl Endpoint {
     }
 
     /// Answers requests, one after the other.
-    async fn converse<S>(self: Arc<Self>, stream: S, peer: Arc<Peer>)
+    async fn converse<S>(self: Arc<Self>, stream: S, address: IpAddr, peer: Arc<Peer>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let asked = peer.clone();
         let service = service_fn(move |request| {
             asked.mid_request.store(false, Ordering::Relaxed);
-            Box::pin(self.clone().answer(request, asked.clone()))
+            Box::pin(self.clone().answer(request, address, asked.clone()))
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -165,9 +169,10 @@ impl Endpoint {
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
+        address: IpAddr,
         peer: Arc<Peer>,
     ) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
-        let mut response = match self.guard.lets_in(request.headers().get(AUTHORIZATION)).await {
+        let mut response = match self.guard.lets_in(address, request.headers().get(AUTHORIZATION)).await {
             Ok(true) => self.page(request, peer).await,
             Ok(false) => {
                 let mut refused = page(StatusCode::UNAUTHORIZED, PLAIN, "user and password, please\n");

@@ -20,8 +20,9 @@ const IN_MEMORY_MAX: usize = 4;
 const SHARED_FOR: u32 = 8;
 /// But no longer than this.
 const SHARED_FOR_MAX: Duration = Duration::from_secs(1);
-/// Longest wait for memory.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Wait for memory before somebody else has to leave, and how often.
+const WAIT: Duration = Duration::from_millis(100);
+const WAITS_MAX: u32 = 50;
 
 /// What one scrape answers.
 pub struct Scrape {
@@ -56,13 +57,21 @@ impl Scrapes {
         fresh.iter().find(|scrape| scrape.wanted == wanted).cloned()
     }
 
-    /// Room for one more; who stalls makes it.
+    /// Room for one more; who stalls makes it, and what is fresh no more.
     async fn room(&self) -> Option<OwnedSemaphorePermit> {
-        let room = || self.room.clone().acquire_owned();
-        while self.room.available_permits() == 0 && self.peers.send_away_a_stalled_reader() {
-            tokio::task::yield_now().await;
+        for _ in 0..WAITS_MAX {
+            self.fresh
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|scrape| scrape.fresh_until > Instant::now());
+            if self.room.available_permits() == 0 {
+                self.peers.send_away_a_stalled_reader();
+            }
+            if let Ok(permit) = timeout(WAIT, self.room.clone().acquire_owned()).await {
+                return permit.ok();
+            }
         }
-        timeout(WAIT_MAX, room()).await.ok()?.ok()
+        None
     }
 
     /// The scrape of this moment; `Err` says why there is none.

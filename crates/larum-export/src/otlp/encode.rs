@@ -23,6 +23,8 @@ const SCALE: i64 = 3;
 const CUMULATIVE: u64 = 2;
 /// A point's flag for "there is no value any more".
 const NO_RECORDED_VALUE: u64 = 1;
+/// Pushes that tell of the end of a series: any but one may be lost, as the queue holds one less.
+const ENDS_TOLD: u8 = super::WAITING_MAX as u8 + 1;
 /// Version of the semantic conventions that resource and scope keep to.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
 
@@ -32,7 +34,7 @@ const EXPONENTIAL_ATTRIBUTES: u64 = 1;
 const CLASSIC_ATTRIBUTES: u64 = 9;
 
 /// Writes samples, a buffer for each family. It is used for one push after the other, and knows which series the last
-/// one held: a series that has ended is told so once.
+/// one held: a series that has ended is told of in a few more.
 #[derive(Debug, Default)]
 pub struct OtlpWriter {
     families: Vec<FamilyPoints>,
@@ -79,6 +81,8 @@ struct OneSeries {
     /// Where they stand.
     from: usize,
     to: usize,
+    /// Pushes that told of its end.
+    ended: u8,
 }
 
 impl Series {
@@ -87,11 +91,11 @@ impl Series {
         self.attributes.clear();
     }
 
-    fn add(&mut self, name: &'static str, field: u64, attributes: &[u8]) {
+    fn add(&mut self, name: &'static str, field: u64, attributes: &[u8], ended: u8) {
         let hash = FixedState::with_seed(0).hash_one((name, attributes));
         let from = self.attributes.len();
         self.attributes.extend_from_slice(attributes);
-        self.all.push(OneSeries { hash, name, field, from, to: self.attributes.len() });
+        self.all.push(OneSeries { hash, name, field, from, to: self.attributes.len(), ended });
     }
 }
 
@@ -179,7 +183,7 @@ impl OtlpWriter {
         request.into()
     }
 
-    /// Tells of each series of the push before that this one does not hold that it has no value any more.
+    /// Tells of each series of the pushes before that this one does not hold that it has no value any more.
     fn end_series(&mut self) {
         let now: HashSet<u64, FixedState> = self.series.all.iter().map(|series| series.hash).collect();
         let before = std::mem::take(&mut self.before);
@@ -196,6 +200,10 @@ impl OtlpWriter {
             // The field of flags is another in each sort of point.
             field_varint(&mut self.point, if series.field == NUMBER_ATTRIBUTES { 8 } else { 10 }, NO_RECORDED_VALUE);
             self.add(Family(at));
+            if series.ended + 1 < ENDS_TOLD {
+                let attributes = &before.attributes[series.from..series.to];
+                self.series.add(series.name, series.field, attributes, series.ended + 1);
+            }
         }
         self.before = std::mem::replace(&mut self.series, before);
         self.series.clear();
@@ -225,7 +233,7 @@ impl OtlpWriter {
         self.point.clear();
         self.point.extend_from_slice(&self.attributes);
         if let Some(family) = self.families.get(family.0) {
-            self.series.add(family.signal.name, field, &self.attributes);
+            self.series.add(family.signal.name, field, &self.attributes, 0);
         }
     }
 }
