@@ -52,6 +52,8 @@ impl Exemplar {
 #[derive(Clone, Debug, Default)]
 pub struct Choice {
     ticks: BTreeMap<u32, OfTick>,
+    /// How many there are, which is asked after every batch.
+    len: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -76,7 +78,10 @@ impl Choice {
         let OfTick { chosen, last } = self.ticks.entry(exemplar.tick).or_default();
         match chosen.iter().position(|other| other.is_of_series(&exemplar)) {
             Some(same) => chosen[same] = chosen[same].min(exemplar),
-            None if chosen.len() < PER_TICK_MAX => chosen.push(exemplar),
+            None if chosen.len() < PER_TICK_MAX => {
+                chosen.push(exemplar);
+                self.len += 1;
+            }
             None if exemplar.rank() < chosen[*last].rank() => chosen[*last] = exemplar,
             None => return,
         }
@@ -91,7 +96,7 @@ impl Choice {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.ticks.values().map(|of_tick| of_tick.chosen.len()).sum()
+        self.len
     }
 
     /// True when there is none.
@@ -101,13 +106,13 @@ impl Choice {
 
     /// Forgets them.
     pub fn clear(&mut self) {
-        self.ticks.clear();
+        *self = Choice::default();
     }
 
     /// Gives them up, sorted as [`choose`] does.
     pub fn take(&mut self) -> Vec<Exemplar> {
         let mut chosen: Vec<Exemplar> =
-            std::mem::take(&mut self.ticks).into_values().flat_map(|of_tick| of_tick.chosen).collect();
+            std::mem::take(self).ticks.into_values().flat_map(|of_tick| of_tick.chosen).collect();
         choose(&mut chosen);
         chosen
     }

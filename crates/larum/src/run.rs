@@ -36,6 +36,10 @@ pub struct Running {
 /// The address is taken, or a thread cannot be started.
 pub async fn start(config: Arc<Config>, opened: Opened, telemetry: Option<Arc<Telemetry>>) -> anyhow::Result<Running> {
     let handles = Handles::new(&opened)?;
+    let (settings, rules) = web::load(config.web_config.as_deref()).map_err(|problems| {
+        let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("the web configuration cannot be used: {}", why.join("; "))
+    })?;
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("{} cannot be listened on; choose another --listen", config.listen))?;
@@ -47,10 +51,6 @@ pub async fn start(config: Arc<Config>, opened: Opened, telemetry: Option<Arc<Te
         writers: config.otlp.as_ref().map_or_else(Writers::default, |otlp| Writers::with_otlp(&otlp.instance)),
     };
     let pages = Arc::new(pages);
-    let (settings, rules) = web::load(config.web_config.as_deref()).map_err(|problems| {
-        let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("the web configuration cannot be used: {}", why.join("; "))
-    })?;
     let guard = Guard::new(rules);
     tokio::spawn(http::serve(listener, pages.clone(), guard.clone()));
     let pushes = config.otlp.as_ref().zip(telemetry).map(|(otlp, telemetry)| Pushes::start(otlp, pages, telemetry));

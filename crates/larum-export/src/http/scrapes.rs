@@ -1,7 +1,7 @@
 //! Scrapes: written one at a time, shared by those who ask at the same moment, few in memory at once.
 
 use std::io::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flate2::Compression;
@@ -50,20 +50,22 @@ impl Scrapes {
         Arc::new(Scrapes { pages, peers, turn: tokio::sync::Mutex::default(), room, fresh: Mutex::default() })
     }
 
-    /// A scrape that is still fresh.
-    fn shared(&self, wanted: Wanted) -> Option<Arc<Scrape>> {
+    /// The scrapes that are still fresh; others go.
+    fn fresh(&self) -> MutexGuard<'_, Vec<Arc<Scrape>>> {
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         fresh.retain(|scrape| scrape.fresh_until > Instant::now());
-        fresh.iter().find(|scrape| scrape.wanted == wanted).cloned()
+        fresh
+    }
+
+    /// A scrape that is still fresh.
+    fn shared(&self, wanted: Wanted) -> Option<Arc<Scrape>> {
+        self.fresh().iter().find(|scrape| scrape.wanted == wanted).cloned()
     }
 
     /// Room for one more; who stalls makes it, and what is fresh no more.
     async fn room(&self) -> Option<OwnedSemaphorePermit> {
         for _ in 0..WAITS_MAX {
-            self.fresh
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .retain(|scrape| scrape.fresh_until > Instant::now());
+            drop(self.fresh());
             if self.room.available_permits() == 0 {
                 self.peers.send_away_a_stalled_reader();
             }
@@ -93,7 +95,7 @@ impl Scrapes {
             let bytes = written.map_err(|error| format!("the scrape failed: {error}"))?.into();
             let shared_for = (began.elapsed() * SHARED_FOR).min(SHARED_FOR_MAX);
             let scrape = Arc::new(Scrape { bytes, wanted, fresh_until: began + shared_for, _room: room });
-            scrapes.fresh.lock().unwrap_or_else(PoisonError::into_inner).push(scrape.clone());
+            scrapes.fresh().push(scrape.clone());
             Ok(scrape)
         });
         writing.await.map_err(|error| format!("the scrape failed: {error}"))?
