@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::distinct::DistinctPanes;
 use crate::slots::place_from;
+use crate::sums::KeySums;
 
 /// One key's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,11 +19,19 @@ pub struct KeyView {
     pub touched_s: u32,
     /// Who logged in, and from where.
     pub(crate) distinct: DistinctPanes,
+    /// What its windows add up to.
+    #[serde(skip)]
+    pub(crate) sums: KeySums,
 }
 
 impl KeyView {
     pub(crate) fn new(def: KeyDef, started_s: u32) -> Self {
-        KeyView { def, started_s, touched_s: started_s, distinct: DistinctPanes::default() }
+        KeyView { def, started_s, touched_s: started_s, distinct: DistinctPanes::default(), sums: KeySums::default() }
+    }
+
+    /// Whether its windows hold any login or token request.
+    pub fn is_active(&self) -> bool {
+        self.sums.0.is_some()
     }
 
     /// Distinct accounts or sources of a window that ends with the pane of second `end_s`; 0 for windows longer than

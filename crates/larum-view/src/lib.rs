@@ -4,7 +4,8 @@
 //! state after the last applied tick. The same Deltas give the same view, bit for bit. [`Reading`] shows one cut of it
 //! as samples of the [`signals`], to whichever [`Sink`] writes them out.
 //!
-//! Reading order: [`view`] (Deltas and ticks), `ledger` (totals) and `panes` (windows) of a source, `key` and `distinct`
+//! Reading order: [`view`] (Deltas), `tick` (ticks), `ledger` (totals) and `panes` (windows) of a source, [`measure`] and `sums`
+//! (what rules look at, kept from tick to tick), `key` and `distinct`
 //! (who was seen), `audit` (sequences of audit queues), [`exemplars`] (traces of single requests), `scan` (one pass over all of
 //! it), [`exposure`] (how much of each key is shown), [`signals`] (the list), [`reading`] and `per_key` (state to samples).
 
@@ -14,6 +15,7 @@ pub mod exemplars;
 pub mod exposure;
 mod key;
 mod ledger;
+pub mod measure;
 pub mod memory;
 mod panes;
 mod per_key;
@@ -21,6 +23,8 @@ pub mod reading;
 mod scan;
 pub mod signals;
 mod slots;
+mod sums;
+mod tick;
 pub mod view;
 
 pub use audit::{AuditCounts, AuditQueue, AuditState};
@@ -28,6 +32,9 @@ pub use exemplars::Exemplars;
 pub use exposure::Exposure;
 pub use key::KeyView;
 pub use reading::{ClassicRead, Family, HistogramRead, Label, Reading, Sink, Value};
+pub use measure::Measure;
 pub use scan::{Counted, HistogramTotals, WindowSums};
 pub use signals::{SIGNALS, Signal};
+pub use sums::{Added, place_of};
+pub use tick::{SETTLED_S, TickRead, TickWatcher};
 pub use view::{PartitionView, SourceView, View};

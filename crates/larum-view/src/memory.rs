@@ -5,7 +5,7 @@
 ///
 /// Between the rows it grows about in proportion while every event finds a cell of its own, and hardly beyond some
 /// thousand events an hour, where cells are met again: what is kept are distinct (pane, code, bucket), not events.
-pub const KEY_BYTES_BY_ACTIVITY: [(u32, u64); 4] = [(1, 170), (60, 750), (1_000, 3_400), (20_000, 21_000)];
+pub const KEY_BYTES_BY_ACTIVITY: [(u32, u64); 4] = [(1, 500), (60, 1_130), (1_000, 4_200), (20_000, 27_000)];
 
 /// What a key takes besides, in the look-ups of admission and of one worker, bytes.
 pub const KEY_LOOKUP_BYTES: u64 = 200;

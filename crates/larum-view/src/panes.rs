@@ -6,6 +6,7 @@
 //! is later than it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use larum_aggregate::run::{Cell, merge};
 use larum_aggregate::time::{PANE_S, WINDOWS, Window};
@@ -99,6 +100,22 @@ impl Panes {
         let minutes = self.minutes.range(start_s.div_ceil(60)..);
         let fine = self.fine.range(start_s.div_ceil(PANE_S)..=(end_s / PANE_S).max(start_s.div_ceil(PANE_S)));
         tens.chain(minutes).chain(fine).flat_map(|(_, pane)| pane.runs())
+    }
+
+    /// The runs of panes that begin in a stretch of seconds; both its ends are such that no pane lies across.
+    pub fn between(&self, seconds: Range<u32>) -> impl Iterator<Item = &Run<u64>> {
+        let tiers = [(&self.tens, 600), (&self.minutes, 60), (&self.fine, PANE_S)];
+        let places = move |width_s: u32| {
+            let first = seconds.start.div_ceil(width_s);
+            first..seconds.end.div_ceil(width_s).max(first)
+        };
+        tiers.into_iter().flat_map(move |(tier, width_s)| tier.range(places(width_s))).flat_map(|(_, pane)| pane.runs())
+    }
+
+    /// The runs of panes of 10 s that begin in a stretch of seconds, with where they begin.
+    pub fn fine_between(&self, seconds: Range<u32>) -> impl Iterator<Item = (u32, &Run<u64>)> {
+        let places = seconds.start.div_ceil(PANE_S)..seconds.end.div_ceil(PANE_S).max(seconds.start.div_ceil(PANE_S));
+        self.fine.range(places).flat_map(|(pane, ledger)| ledger.runs().iter().map(move |run| (pane * PANE_S, run)))
     }
 
     /// Bytes that the panes take.

@@ -4,29 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::FixedState;
 use larum_aggregate::change::{CHANGES_MAX, keep_newest};
-use larum_aggregate::run::{Weight, merge};
-use larum_aggregate::time::{LONGEST_WINDOW_S, PANE_S, SECOND_NS, Window, second_of};
+use larum_aggregate::time::{LONGEST_WINDOW_S, SECOND_NS, Window};
 use larum_aggregate::{
-    Cell, Change, Cover, Delta, Group, KeyDef, KeyId, Mark, NameDef, NameId, PartCut, PartitionId, PartitionStart, Run,
-    SequenceId, SequenceRow, SightingGroup, SourceCut, SourceDef, SourceId, Tally,
+    Cell, Change, Cover, Delta, Group, KeyDef, KeyId, NameDef, NameId, PartCut, PartitionId, PartitionStart,
+    SequenceRow, SourceCut, SourceDef, SourceId, Tally,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditQueue;
-use crate::key::{KeyView, visit_keys};
+use crate::key::KeyView;
 use crate::ledger::Ledger;
-use crate::panes::{Panes, oldest_s};
+use crate::panes::Panes;
 use crate::slots::place_from_end;
-
-/// What is read of a tick that is not applied yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct PendingTick {
-    groups: Vec<Group>,
-    sightings: Vec<SightingGroup>,
-    sequences: BTreeMap<SequenceId, SequenceRow>,
-    changes: Vec<Change>,
-    marks: Vec<(PartitionId, Mark)>,
-}
+use crate::sums::SourceSums;
+use crate::tick::{PendingTick, TickWatcher, Unwatched};
 
 /// One source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +41,10 @@ pub struct SourceView {
     pub(crate) panes: Panes,
     /// The newest changes of the platform that it told of, sorted; bounded.
     pub changes: Vec<Change>,
-    pending: BTreeMap<u32, PendingTick>,
+    pub(crate) pending: BTreeMap<u32, PendingTick>,
+    /// What its windows add up to.
+    #[serde(skip)]
+    pub(crate) sums: SourceSums,
 }
 
 /// One partition.
@@ -75,9 +69,9 @@ pub struct PartitionView {
 /// All that is durable of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
-    sources: BTreeMap<SourceId, SourceView>,
-    partitions: BTreeMap<PartitionId, PartitionView>,
-    names: Names,
+    pub(crate) sources: BTreeMap<SourceId, SourceView>,
+    pub(crate) partitions: BTreeMap<PartitionId, PartitionView>,
+    pub(crate) names: Names,
     /// Ids from here on were never used: name, key.
     next_ids: (u32, u32),
     /// Ranges that did not join on to the one before: always 0, counted in production.
@@ -85,14 +79,16 @@ pub struct View {
 }
 
 /// Names by their ids.
-type Names = HashMap<NameId, NameDef, FixedState>;
-
-/// Each tick looks after one in so many keys: who was seen is forgotten within so many ticks.
-const SWEEP_TICKS: u32 = 60;
+pub(crate) type Names = HashMap<NameId, NameDef, FixedState>;
 
 impl View {
     /// Takes in a committed Delta, and applies the ticks that its clocks have passed.
     pub fn apply(&mut self, delta: Delta) {
+        self.apply_watched(delta, &mut Unwatched);
+    }
+
+    /// The same; shows each tick once it is applied.
+    pub fn apply_watched(&mut self, delta: Delta, watcher: &mut impl TickWatcher) {
         for def in delta.new_sources {
             let known = self.sources.entry(def.id).or_insert_with(|| SourceView::new(def.clone()));
             known.def = def;
@@ -139,7 +135,7 @@ impl View {
             if let Some(source) = self.sources.get_mut(&id) {
                 source.clock = Some(clock);
             }
-            self.apply_ticks(id);
+            self.apply_ticks(id, watcher);
         }
         self.retire(&delta.retired_keys, &delta.retired_names);
     }
@@ -181,45 +177,6 @@ impl View {
         }
         for mark in part.marks {
             source.pending_at(mark.tick).marks.push((part.id, mark));
-        }
-    }
-
-    /// Applies every tick that ends at or before the clock. Stretches without records cost nothing.
-    fn apply_ticks(&mut self, id: SourceId) {
-        let Some(source) = self.sources.get_mut(&id) else { return };
-        let Some(clock_ns) = source.clock_ns().filter(|ns| *ns >= SECOND_NS) else { return };
-        let target = second_of(clock_ns) - 1;
-        if source.tick.is_some_and(|tick| target <= tick) {
-            return;
-        }
-        let later = source.pending.split_off(&(target + 1));
-        let due = std::mem::replace(&mut source.pending, later);
-        let first = source.tick.map_or(0, |tick| tick + 1);
-        if source.tick.is_none() {
-            // Keys that were admitted before there was a tick start with the first.
-            let began_s = due.keys().find(|tick| **tick > 0).copied().unwrap_or(target);
-            source.keys.iter_mut().for_each(|key| key.started_s = began_s);
-        }
-        source.tick = Some(target);
-        let oldest = oldest_s(target.saturating_sub(source.def.delay_s));
-        source.count_audit(&due, target, &self.names);
-        source.apply_groups(&due, &oldest);
-        source.apply_sightings(&due, oldest[0] / PANE_S);
-        source.panes.compact(&oldest);
-        // Each tick from `first` to `target` has its share of the keys.
-        let turn = |key: &KeyView| (key.def.id.0 % SWEEP_TICKS + SWEEP_TICKS - first % SWEEP_TICKS) % SWEEP_TICKS;
-        for key in source.keys.iter_mut().filter(|key| turn(key) <= target - first) {
-            key.distinct.drop_before(oldest[0] / PANE_S);
-        }
-        for pending in due.values() {
-            source.changes.extend_from_slice(&pending.changes);
-        }
-        keep_newest(&mut source.changes);
-        for (part, mark) in due.into_values().flat_map(|pending| pending.marks) {
-            if let Some(partition) = self.partitions.get_mut(&part) {
-                partition.visible_next = mark.end;
-                partition.tally.add(&mark.tally);
-            }
         }
     }
 
@@ -395,56 +352,8 @@ impl SourceView {
             panes: Panes::default(),
             changes: Vec::new(),
             pending: BTreeMap::new(),
+            sums: SourceSums::default(),
         }
-    }
-
-    /// Counts the groups of due ticks.
-    fn apply_groups(&mut self, due: &BTreeMap<u32, PendingTick>, oldest: &[u32; 3]) {
-        let groups = || due.values().flat_map(|pending| &pending.groups);
-        let totals = || groups().filter(|group| group.totals);
-        let counts = joined(totals().map(|group| &group.counts));
-        let ends_s = groups().filter_map(|group| group.pane).map(|pane| (pane + 1).saturating_mul(PANE_S));
-        let touched_s = ends_s.chain(due.keys().copied()).max().unwrap_or(0);
-        let warm_up = groups().filter(|group| !group.totals).map(|group| &group.counts);
-        for run in std::iter::once(&counts).chain(warm_up) {
-            visit_keys(&mut self.keys, run.keys(), |id| *id, |key, _| key.touched_s = key.touched_s.max(touched_s));
-        }
-        self.totals.push(counts);
-        let sums_ns = joined(totals().map(|group| &group.sums));
-        self.sums_ns.push(sums_ns);
-        for group in groups() {
-            if let Some(pane) = group.pane {
-                self.panes.add(pane, &group.counts, oldest);
-            }
-        }
-    }
-
-    /// Notes accounts and sources of due ticks, in panes from `oldest` on.
-    fn apply_sightings(&mut self, due: &BTreeMap<u32, PendingTick>, oldest: u32) {
-        let groups = due.values().flat_map(|pending| &pending.sightings).filter(|group| group.pane >= oldest);
-        let mut sets: Vec<_> = groups.flat_map(|group| group.sets().map(|set| (group.pane, set))).collect();
-        sets.sort_by_key(|(_, (key, ..))| *key);
-        let add = |key: &mut KeyView, (pane, (_, what, sketch))| key.distinct.add(pane, what, sketch);
-        visit_keys(&mut self.keys, sets.into_iter(), |(_, (key, ..))| *key, add);
-    }
-
-    /// Counts the sequence numbers of due ticks, up to tick `target`.
-    fn count_audit(&mut self, due: &BTreeMap<u32, PendingTick>, target: u32, names: &Names) {
-        let SourceView { queues, def, .. } = self;
-        let age = |queues: &mut BTreeMap<NameId, AuditQueue>, tick| {
-            for (queue, state) in queues {
-                let name = names.get(queue).map_or(NameId::OTHER_TEXT, |name| &name.text);
-                state.age(tick, def.grace.of(name));
-            }
-        };
-        for (tick, pending) in due.iter().filter(|(_, pending)| !pending.sequences.is_empty()) {
-            // First what the ticks between have made of older gaps: commits may pass over many at once.
-            age(queues, tick.saturating_sub(1));
-            for row in pending.sequences.values() {
-                queues.entry(row.id.queue).or_default().apply(row, *tick);
-            }
-        }
-        age(queues, target);
     }
 
     /// Names of queues and producers that it knows, or will.
@@ -456,10 +365,11 @@ impl SourceView {
 
     fn size_bytes(&self) -> usize {
         let keys = self.keys.capacity() * size_of::<KeyView>();
-        let distinct: usize = self.keys.iter().map(|key| key.distinct.size_bytes()).sum();
+        let per_key = |key: &KeyView| key.distinct.size_bytes() + key.sums.size_bytes();
+        let per_key: usize = self.keys.iter().map(per_key).sum();
         let pending = self.pending.values().flat_map(|pending| &pending.groups);
         let pending: usize = pending.map(|g| g.counts.size_bytes() + g.sums.size_bytes() + size_of::<Group>()).sum();
-        keys + distinct + pending + self.totals.size_bytes() + self.sums_ns.size_bytes() + self.panes.size_bytes()
+        keys + per_key + pending + self.totals.size_bytes() + self.sums_ns.size_bytes() + self.panes.size_bytes() + self.sums.size_bytes()
     }
 
     /// Its clock, Unix ns.
@@ -481,15 +391,6 @@ impl SourceView {
     fn pending_at(&mut self, tick: u32) -> &mut PendingTick {
         let open = self.tick.map_or(0, |applied| applied + 1);
         self.pending.entry(tick.max(open)).or_default()
-    }
-}
-
-/// Adds up runs; a single one is only copied.
-fn joined<'r, W: Weight + 'r>(mut runs: impl Iterator<Item = &'r Run<W>>) -> Run<W> {
-    let Some(first) = runs.next() else { return Run::default() };
-    match runs.next() {
-        None => first.clone(),
-        Some(second) => merge([first, second].into_iter().chain(runs), Some),
     }
 }
 

@@ -47,10 +47,11 @@ impl Durable {
     /// # Errors
     /// Written by another version, or damaged.
     pub fn recover(snapshot: Option<&[u8]>, commits: &[Vec<u8>]) -> Result<Durable, DeltaError> {
-        let mut durable = match snapshot {
+        let mut durable: Durable = match snapshot {
             Some(bytes) => larum_aggregate::delta::decode_versioned(bytes)?,
             None => Durable::default(),
         };
+        durable.view.recovered();
         for commit in commits {
             durable.apply(Delta::decode(commit)?);
         }

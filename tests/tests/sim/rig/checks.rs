@@ -61,6 +61,9 @@ impl Rig {
         });
         same("latencies", (count, sum_ns), want_latencies)?;
         self.recount_changes(view, next)?;
+        for (key, kept, fresh) in view.told_twice(SOURCE) {
+            same(&format!("sums of key {key} kept from tick to tick"), kept, fresh)?;
+        }
         self.recount_windows(view, next)
     }
 
