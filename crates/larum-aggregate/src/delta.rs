@@ -9,6 +9,7 @@ use crate::change::Change;
 use crate::distinct::SightingGroup;
 use crate::exemplar::Exemplar;
 use crate::run::Run;
+use crate::sample::Sample;
 use crate::sequence::SequenceGroup;
 
 /// A source, by its place in the configuration of the first start.
@@ -377,21 +378,24 @@ pub struct Delta {
     pub retired_names: Vec<NameId>,
     /// Traces of single requests. Version 2 ends before them.
     pub exemplars: Vec<Exemplar>,
+    /// Records that can be looked at.
+    pub samples: Vec<Sample>,
 }
 
 /// Version of the wire form that is written.
-pub const WIRE_VERSION: u8 = 3;
-/// The version before, which is read too.
-const WIRE_VERSION_BEFORE: u8 = 2;
-/// What version 3 added: exemplars, at the end of every durable value; none of them is a length of 0.
-const ADDED: u8 = 0;
+pub const WIRE_VERSION: u8 = 4;
+/// The oldest version that is read too.
+const WIRE_VERSION_OLDEST: u8 = 2;
+/// What later versions added stands at the end of every durable value, and without it there are zeros: version 3 added
+/// exemplars, version 4 samples and states of alerts.
+const ADDED: [u8; 16] = [0; 16];
 
 /// Why bytes are no Delta.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DeltaError {
     /// Written by another version of Larum.
     #[error(
-        "format version {0} is not known to this version of Larum, which reads versions {WIRE_VERSION_BEFORE} and {WIRE_VERSION}"
+        "format version {0} is not known to this version of Larum, which reads versions {WIRE_VERSION_OLDEST} to {WIRE_VERSION}"
     )]
     UnknownVersion(u8),
     /// The version is right, the rest is not.
@@ -437,7 +441,7 @@ pub fn encode_versioned_in<T: Serialize>(value: &T, mut buffer: Vec<u8>) -> Vec<
     postcard::to_extend(value, buffer).unwrap_or_else(|e| unreachable!("durable values are always encodable: {e}"))
 }
 
-/// Reads a durable value behind its version byte, as this version wrote it or the one before.
+/// Reads a durable value behind its version byte, as this version wrote it or one before.
 ///
 /// # Errors
 /// An unknown version, or damaged bytes.
@@ -445,7 +449,7 @@ pub fn decode_versioned<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DeltaErr
     let read = |bytes: &[u8]| postcard::from_bytes(bytes).map_err(|e| DeltaError::Damaged(e.to_string()));
     match bytes.split_first() {
         Some((&WIRE_VERSION, rest)) => read(rest),
-        Some((&WIRE_VERSION_BEFORE, rest)) => read(&[rest, &[ADDED]].concat()),
+        Some((WIRE_VERSION_OLDEST..WIRE_VERSION, rest)) => read(&[rest, &ADDED[..]].concat()),
         Some((version, _)) => Err(DeltaError::UnknownVersion(*version)),
         None => Err(DeltaError::Damaged("no bytes".to_string())),
     }
@@ -529,6 +533,14 @@ mod tests {
                 latency_ns: 5,
                 time_ns: -1,
             }],
+            samples: vec![Sample {
+                source: SourceId(0),
+                tick: 3,
+                key: KeyId(1),
+                code: 7,
+                partition: PartitionId(0),
+                offset: 6,
+            }],
             ..Delta::default()
         }
     }
@@ -548,14 +560,17 @@ mod tests {
         assert_eq!(Delta::decode(&bytes), Ok(sample()));
     }
 
-    /// The file was written by the version before and is never blessed again.
+    /// The files were written by the versions before and are never blessed again.
     #[test]
-    fn the_version_before_is_read() {
-        let hex = std::fs::read_to_string(hex_file(WIRE_VERSION_BEFORE)).unwrap();
-        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        let bytes: Vec<u8> = hex.trim().as_bytes().chunks(2).map(byte).collect();
-        assert_eq!(bytes[0], WIRE_VERSION_BEFORE);
-        assert_eq!(Delta::decode(&bytes), Ok(Delta { exemplars: Vec::new(), ..sample() }));
+    fn the_versions_before_are_read() {
+        let without = Delta { samples: Vec::new(), ..sample() };
+        for (version, want) in [(3, without.clone()), (2, Delta { exemplars: Vec::new(), ..without })] {
+            let hex = std::fs::read_to_string(hex_file(version)).unwrap();
+            let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+            let bytes: Vec<u8> = hex.trim().as_bytes().chunks(2).map(byte).collect();
+            assert_eq!(bytes[0], version);
+            assert_eq!(Delta::decode(&bytes), Ok(want));
+        }
     }
 
     #[test]

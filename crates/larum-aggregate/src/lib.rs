@@ -10,12 +10,14 @@
 //! single requests), [`delta`] (the durable unit and its wire form).
 
 pub mod change;
+pub mod choice;
 pub mod delta;
 pub mod distinct;
 pub mod entry;
 pub mod exemplar;
 pub mod histogram;
 pub mod run;
+pub mod sample;
 pub mod sequence;
 pub mod time;
 
@@ -28,4 +30,5 @@ pub use distinct::{Distinct, Sighting, SightingGroup, SightingRow, Sketch, seal_
 pub use entry::{Entry, seal};
 pub use exemplar::Exemplar;
 pub use run::{Cell, Run, Slot};
+pub use sample::Sample;
 pub use sequence::{Numbered, SeqMark, SeqRange, SequenceGroup, SequenceId, SequenceRow, seal_sequences};

@@ -59,6 +59,7 @@ impl Window {
     /// The window's name in labels: `5m`, `1h`.
     pub fn name(self) -> String {
         match self.span_s {
+            s if s % 86_400 == 0 => format!("{}d", s / 86_400),
             s if s % 3_600 == 0 => format!("{}h", s / 3_600),
             s if s % 60 == 0 => format!("{}m", s / 60),
             s => format!("{s}s"),

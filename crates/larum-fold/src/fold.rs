@@ -3,7 +3,8 @@
 use larum_aggregate::change::{CHANGES_MAX, keep_newest};
 use larum_aggregate::histogram::bucket_of;
 use larum_aggregate::{
-    Change, ChangePlace, Distinct, Entry, Exemplar, KeyId, NameId, NameKind, Numbered, SequenceId, Sighting, SourceId,
+    Change, ChangePlace, Distinct, Entry, Exemplar, KeyId, NameId, NameKind, Numbered, PartitionId, Sample, SequenceId,
+    Sighting, SourceId, sample,
 };
 use larum_event::{AuditFields, AuthEvent, Code, Kind, Op, Outcome, traceparent};
 
@@ -89,6 +90,7 @@ impl Fold<'_, '_> {
         // Audit records are no requests.
         let telling = latency_ns.filter(|ns| self.counts && audit.is_none() && is_telling(event.outcome(), *ns));
         if let (Some(ns), Some(histogram)) = (telling, code.histogram()) {
+            self.sample(partition.id(), end - 1, tick, key, code);
             self.exemplar(event, tick, key, histogram.0, ns);
         }
         self.counted.entries.push(match latency_ns.filter(|_| code.is_measured()) {
@@ -115,6 +117,15 @@ impl Fold<'_, '_> {
                 let (trace_id, span_id) = (self.traceparent)().and_then(traceparent)?;
                 Some((trace_id, Some(span_id)))
             }
+        }
+    }
+
+    /// Notes where the record of a request stands.
+    #[inline]
+    fn sample(&mut self, partition: PartitionId, offset: i64, tick: u32, key: KeyId, code: Code) {
+        let samples = &mut self.counted.samples;
+        if samples.may_take(tick, sample::hash(partition, offset)) {
+            samples.offer(Sample { source: self.source, tick, key, code: code.0, partition, offset });
         }
     }
 

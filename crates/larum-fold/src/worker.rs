@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use larum_aggregate::exemplar::Choice;
-use larum_aggregate::{Change, DeadLetter, Entry, KeyDef, NameDef, Numbered, PartCut, PartitionId, Sighting};
+use larum_aggregate::choice::Choice;
+use larum_aggregate::{
+    Change, DeadLetter, Entry, Exemplar, KeyDef, NameDef, Numbered, PartCut, PartitionId, Sample, Sighting,
+};
 use larum_event::{Decoder, Limits, Records, Reject};
 
 use crate::fold::Fold;
@@ -75,13 +77,16 @@ pub struct Counted {
     /// Changes of the platform, the newest.
     pub changes: Vec<Change>,
     /// Traces of slow and failed requests.
-    pub exemplars: Choice,
+    pub exemplars: Choice<Exemplar>,
+    /// Where records of such requests stand.
+    pub samples: Choice<Sample>,
 }
 
 impl Counted {
     /// How much there is.
     pub fn len(&self) -> usize {
-        self.entries.len() + self.sightings.len() + self.numbers.len() + self.changes.len() + self.exemplars.len()
+        let chosen = self.exemplars.len() + self.samples.len();
+        self.entries.len() + self.sightings.len() + self.numbers.len() + self.changes.len() + chosen
     }
 
     /// True when there is nothing.
@@ -96,6 +101,7 @@ impl Counted {
         self.numbers.extend_from_slice(&other.numbers);
         self.changes.extend_from_slice(&other.changes);
         self.exemplars.extend(&other.exemplars);
+        self.samples.extend(&other.samples);
     }
 
     /// Forgets it, and keeps the memory.
@@ -105,6 +111,7 @@ impl Counted {
         self.numbers.clear();
         self.changes.clear();
         self.exemplars.clear();
+        self.samples.clear();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larum_aggregate::exemplar::choose;
+use larum_aggregate::choice::choose;
 use larum_aggregate::histogram::classic_of;
 use larum_aggregate::{Exemplar, KeyId, SourceId};
 use serde::{Deserialize, Serialize};

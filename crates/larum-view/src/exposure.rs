@@ -156,6 +156,12 @@ impl Exposure {
         Detail::ALL.iter().rev().find(fits).copied().unwrap_or(Detail::Hidden)
     }
 
+    /// Share of the planned keys that are not shown at all.
+    pub fn hidden_share(&self) -> f64 {
+        let hidden = self.details.values().filter(|detail| **detail == Detail::Hidden).count();
+        hidden as f64 / self.details.len().max(1) as f64
+    }
+
     /// Whether a view has many keys that were not there when this was planned.
     pub fn is_outgrown(&self, view: &View) -> bool {
         let (planned, keys) = (self.details.len(), view.keys().count());

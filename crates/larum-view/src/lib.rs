@@ -6,7 +6,8 @@
 //!
 //! Reading order: [`view`] (Deltas), `tick` (ticks), `ledger` (totals) and `panes` (windows) of a source, [`measure`] and `sums`
 //! (what rules look at, kept from tick to tick), `key` and `distinct`
-//! (who was seen), `audit` (sequences of audit queues), [`exemplars`] (traces of single requests), `scan` (one pass over all of
+//! (who was seen), `audit` (sequences of audit queues), [`exemplars`] and [`samples`] (single
+//! requests), `scan` (one pass over all of
 //! it), [`exposure`] (how much of each key is shown), [`signals`] (the list), [`reading`] and `per_key` (state to samples).
 
 mod audit;
@@ -20,6 +21,7 @@ pub mod memory;
 mod panes;
 mod per_key;
 pub mod reading;
+pub mod samples;
 mod scan;
 pub mod signals;
 mod slots;
@@ -31,9 +33,10 @@ pub use audit::{AuditCounts, AuditQueue, AuditState};
 pub use exemplars::Exemplars;
 pub use exposure::Exposure;
 pub use key::KeyView;
-pub use reading::{ClassicRead, Family, HistogramRead, Label, Reading, Sink, Value};
 pub use measure::Measure;
-pub use scan::{Counted, HistogramTotals, WindowSums};
+pub use reading::{ClassicRead, Family, HistogramRead, Label, Reading, Sink, Value};
+pub use samples::Samples;
+pub use scan::{Counted, HistogramTotals, Wanted, WindowSums};
 pub use signals::{SIGNALS, Signal};
 pub use sums::{Added, place_of};
 pub use tick::{SETTLED_S, TickRead, TickWatcher};

@@ -131,9 +131,7 @@ fn counts(code: Code) -> Counts {
         Kind::Permission if op == Op::Escalate => {
             let refused = matches!(outcome, Outcome::Failure | Outcome::Denied);
             let at = match hop {
-                Some(Hop::Gateway) => {
-                    Some((Measure::EscalateGateway, Measure::RefusedGateway, Measure::SlowGateway))
-                }
+                Some(Hop::Gateway) => Some((Measure::EscalateGateway, Measure::RefusedGateway, Measure::SlowGateway)),
                 Some(Hop::Evaluator) => {
                     Some((Measure::EscalateEvaluator, Measure::RefusedEvaluator, Measure::SlowEvaluator))
                 }
@@ -181,7 +179,10 @@ mod tests {
             let (parts, counted) = (code.parts(), COUNTS[usize::from(code.0)]);
             let has = |measure: Measure| counted.always & 1 << measure as u32 != 0;
             assert_eq!(has(Measure::Login), parts.kind == Kind::Login);
-            assert_eq!(has(Measure::TokenBad), parts.kind == Kind::Token && matches!(parts.reason, Reason::Timeout | Reason::UpstreamError));
+            assert_eq!(
+                has(Measure::TokenBad),
+                parts.kind == Kind::Token && matches!(parts.reason, Reason::Timeout | Reason::UpstreamError)
+            );
             let (quick, slow) = (counted.of(Some(bucket_of(1_000_000))), counted.of(Some(bucket_of(3_000_000_000))));
             assert_eq!((quick, slow != quick), (counted.always, counted.slow != 0), "{parts:?}");
             assert_eq!(counted.of(None), counted.always);

@@ -145,6 +145,18 @@ signals! {
         "Age of the oldest record that a watched consumer group has not committed, by its timestamp; 0 without one.";
     CONSUMER_STATE: Gauge "state" Operational, "larum_consumer_state" ["source", "group", "topic", "partition"]
         "How a watched consumer group fares: 0 OK (lag below its floor, or falling), 1 WARN (commits, but the lag does not fall), 2 STALL (has members, but commits nothing new), 3 STOP (the same without members), 4 REWIND (went back).";
+    REGION_EVENTS_RATE: Gauge "events/s" Exact, "larum_region_events_per_second" ["source", "region", "measure", "window"]
+        "Events per second by what rules look at, all tenants of a region together, over a sliding window of event time up to 3d.";
+    OBJECTIVE_BURN: Gauge "rate" Exact, "larum_objective_burn_rate" ["source", "objective", "tenant", "region", "window"]
+        "How many times as fast as it lasts for 30 days the error budget of an objective burns over a sliding window; tenant is empty for all of a region.";
+    ALERT_STATE: Gauge "state" Exact, "larum_alert_state" ["alert", "severity", "scope", "source", "tenant", "region", "queue", "group", "topic", "partition"]
+        "Alerts that are not inactive: 1 pending, 2 firing, 3 held back because the region's alert fires in place of many; the first 1,000, firing ones first.";
+    ALERTS: Gauge "alerts" Exact, "larum_alerts" ["alert", "severity", "state"]
+        "How many of an alert are pending, firing or held back.";
+    ALERT_HELD_BACK: Counter "alerts" Exact, "larum_alert_held_back_total" ["alert"]
+        "Times that an alert of a tenant was held back because the region's alert fires, or found no room.";
+    CATALOGUE_ALERTS: Gauge "alerts" Operational, "larum_catalogue_alerts" ["has"]
+        "Alerts in the catalogue by what they have: any (all of them), owner, dashboard, runbook, scenario (a test makes it fire, come near and end).";
     NEXT_OFFSET: Gauge "offset" Exact, "larum_pipeline_next_offset" ["source", "topic", "partition"]
         "Offset up to which the state being scraped has counted.";
     FIRST_OFFSET: Gauge "offset" Exact, "larum_pipeline_first_offset" ["source", "topic", "partition"]
@@ -211,6 +223,8 @@ signals! {
         "Pushes of metrics to the OTLP collector, by request: sent, retried, failed (given up), dropped (the queue was full).";
     OTLP_REJECTED: Counter "points" Operational, "larum_pipeline_otlp_rejected_points_total" []
         "Points of pushes that the OTLP collector took without them.";
+    ALERTMANAGER_REQUESTS: Counter "requests" Operational, "larum_alertmanager_requests_total" ["result"]
+        "Requests to Alertmanagers: sent, retried, refused (4xx), replaced (by a newer one before they were taken).";
     SCRAPE_SECONDS: Histogram "seconds" Operational, "larum_pipeline_scrape_seconds" []
         "Time to write one scrape.";
 }

@@ -369,7 +369,12 @@ impl SourceView {
         let per_key: usize = self.keys.iter().map(per_key).sum();
         let pending = self.pending.values().flat_map(|pending| &pending.groups);
         let pending: usize = pending.map(|g| g.counts.size_bytes() + g.sums.size_bytes() + size_of::<Group>()).sum();
-        keys + per_key + pending + self.totals.size_bytes() + self.sums_ns.size_bytes() + self.panes.size_bytes() + self.sums.size_bytes()
+        keys + per_key
+            + pending
+            + self.totals.size_bytes()
+            + self.sums_ns.size_bytes()
+            + self.panes.size_bytes()
+            + self.sums.size_bytes()
     }
 
     /// Its clock, Unix ns.

@@ -1,10 +1,12 @@
 //! Everything that a restart goes on from: the view, and refused records that the dead-letter topic has not taken yet.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use larum_aggregate::{DeadLetter, Delta, DeltaError, PartitionId};
+use larum_alert::{Alerts, Catalogue};
 use larum_fold::PartitionState;
-use larum_view::{Exemplars, PartitionView, View};
+use larum_view::{Exemplars, PartitionView, Samples, View};
 use serde::{Deserialize, Serialize};
 
 /// Refused records on their way out, by where they were read.
@@ -39,6 +41,10 @@ pub struct Durable {
     pub outbox: Outbox,
     /// Traces of single requests. What version 2 of the wire form wrote ends before them.
     pub exemplars: Exemplars,
+    /// Where records of single requests stand. What version 3 wrote ends before them.
+    pub samples: Samples,
+    /// States of alerts.
+    pub alerts: Alerts,
 }
 
 impl Durable {
@@ -46,14 +52,19 @@ impl Durable {
     ///
     /// # Errors
     /// Written by another version, or damaged.
-    pub fn recover(snapshot: Option<&[u8]>, commits: &[Vec<u8>]) -> Result<Durable, DeltaError> {
+    pub fn recover(
+        snapshot: Option<&[u8]>,
+        commits: &[Vec<u8>],
+        catalogue: &Arc<Catalogue>,
+    ) -> Result<Durable, DeltaError> {
         let mut durable: Durable = match snapshot {
             Some(bytes) => larum_aggregate::delta::decode_versioned(bytes)?,
             None => Durable::default(),
         };
         durable.view.recovered();
+        durable.alerts.keep(catalogue);
         for commit in commits {
-            durable.apply(Delta::decode(commit)?);
+            durable.apply(Delta::decode(commit)?, catalogue);
         }
         Ok(durable)
     }
@@ -65,8 +76,8 @@ impl Durable {
         larum_aggregate::delta::encode_versioned_in(self, Vec::with_capacity(size))
     }
 
-    /// Takes in a committed Delta.
-    pub fn apply(&mut self, mut delta: Delta) {
+    /// Takes in a committed Delta, and judges every tick that it lets pass.
+    pub fn apply(&mut self, mut delta: Delta, catalogue: &Arc<Catalogue>) {
         for letter in std::mem::take(&mut delta.dead_letters) {
             self.outbox.letters.insert((letter.partition, letter.offset), letter);
         }
@@ -74,8 +85,10 @@ impl Durable {
             self.outbox.letters.remove(&place);
         }
         self.exemplars.wait(std::mem::take(&mut delta.exemplars), &self.view);
-        self.view.apply(delta);
+        self.samples.wait(std::mem::take(&mut delta.samples), &self.view);
+        self.view.apply_watched(delta, &mut self.alerts.watcher(catalogue));
         self.exemplars.show(&self.view);
+        self.samples.show(&self.view);
     }
 }
 
@@ -95,11 +108,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_of_the_version_before_is_read() {
+    fn snapshots_of_versions_before_are_read() {
         let durable = Durable::default();
-        let mut bytes = durable.encode();
-        assert_eq!(bytes.pop(), Some(0), "exemplars stand at the end, and there are none");
-        bytes[0] -= 1;
-        assert_eq!(Durable::recover(Some(&bytes), &[]), Ok(durable));
+        let bytes = durable.encode();
+        // Of exemplars, samples and alerts there are none, and that is five zeros.
+        for (version, added) in [(3, 4), (2, 5)] {
+            let (mut before, zeros) = (bytes.clone(), vec![0; added]);
+            assert_eq!(before.split_off(bytes.len() - added), zeros);
+            before[0] = version;
+            assert_eq!(Durable::recover(Some(&before), &[], &Arc::default()), Ok(durable.clone()));
+        }
     }
 }

@@ -156,7 +156,14 @@ impl Engine {
         let (delivered_sender, delivered) = unbounded();
         let (letter_sender, letter_receiver) = unbounded();
         let engine = Engine {
-            keeper: Keeper::new(store, serde_json::to_vec(identity)?, durable, registry, now_ns()),
+            keeper: Keeper::new(
+                store,
+                serde_json::to_vec(identity)?,
+                durable,
+                registry,
+                config.alerts.catalogue.clone(),
+                now_ns(),
+            ),
             config,
             handles,
             readers: Vec::new(),

@@ -9,6 +9,7 @@ use larum_aggregate::time::second_of;
 use larum_aggregate::{
     Delta, KeyDef, NameDef, PartitionId, PartitionStart, SourceDef, SourceId, seal, seal_sequences, seal_sightings,
 };
+use larum_alert::Catalogue;
 use larum_fold::{Counted, Cut, PartStatus, Registry, SourceClock};
 use larum_store::{Store, StoreError};
 
@@ -58,6 +59,7 @@ pub struct Keeper {
     store: Store,
     identity: Vec<u8>,
     durable: Arc<RwLock<Durable>>,
+    catalogue: Arc<Catalogue>,
     clocks: BTreeMap<SourceId, SourceClock>,
     registry: Arc<Registry>,
     /// Cut off the workers but not durable, because the disk refused.
@@ -81,6 +83,7 @@ impl Keeper {
         identity: Vec<u8>,
         durable: Arc<RwLock<Durable>>,
         registry: Arc<Registry>,
+        catalogue: Arc<Catalogue>,
         now_ns: i64,
     ) -> Self {
         let clocks = {
@@ -92,6 +95,7 @@ impl Keeper {
             store,
             identity,
             durable,
+            catalogue,
             clocks,
             registry,
             pending: None,
@@ -162,7 +166,7 @@ impl Keeper {
         self.buffer = buffer;
         {
             let _span = tracing::info_span!(target: SPANS, "tick", seq).entered();
-            self.durable.write().unwrap_or_else(PoisonError::into_inner).apply(delta);
+            self.durable.write().unwrap_or_else(PoisonError::into_inner).apply(delta, &self.catalogue);
         }
         if self.store.wants_snapshot() {
             let snapshot = self.durable.read().unwrap_or_else(PoisonError::into_inner).encode();
@@ -216,6 +220,7 @@ impl Keeper {
             keep_newest(&mut of_source.changes);
             delta.changes.append(&mut of_source.changes);
             delta.exemplars.extend(of_source.exemplars.take());
+            delta.samples.extend(of_source.samples.take());
         }
         match is_alone {
             true => self.spare.push(counted),

@@ -4,6 +4,8 @@
 //! [`state`] (what a restart reads back), [`engine`] (the threads together), [`groups`] (watched consumer groups, judged
 //! by [`progress`]), [`pages`] (what is served), then the commands.
 
+mod alert_signals;
+mod annotate;
 pub mod check;
 pub mod cli;
 pub mod clock;
@@ -13,10 +15,12 @@ pub mod demo;
 pub mod durable;
 pub mod engine;
 pub mod groups;
+pub mod health;
 pub mod keeper;
 pub mod load;
 pub mod logging;
 pub mod memory;
+mod notify;
 pub mod own;
 pub mod pages;
 pub mod progress;

@@ -5,6 +5,7 @@ use larum_export::otlp::Counts;
 use larum_export::own;
 use larum_fold::Registry as Names;
 use larum_view::signals;
+use prometheus::core::Collector as _;
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::clock::now_ns;
@@ -47,6 +48,7 @@ pub struct OwnMetrics {
     pub admission_closed: IntGauge,
     otlp_requests: IntCounterVec,
     otlp_rejected: IntCounterVec,
+    alertmanager_requests: IntCounterVec,
     outbox_bytes: Gauge,
     names_held: IntGaugeVec,
     names_budget: IntGaugeVec,
@@ -81,6 +83,7 @@ impl OwnMetrics {
             admission_closed: own::int_gauge(r, &signals::ADMISSION_CLOSED)?,
             otlp_requests: own::counters(r, &signals::OTLP_REQUESTS)?,
             otlp_rejected: own::counters(r, &signals::OTLP_REJECTED)?,
+            alertmanager_requests: own::counters(r, &signals::ALERTMANAGER_REQUESTS)?,
             outbox_bytes: own::gauge(r, &signals::OUTBOX_BYTES)?,
             names_held: own::int_gauges(r, &signals::NAMES_HELD)?,
             names_budget: own::int_gauges(r, &signals::NAMES_BUDGET)?,
@@ -110,6 +113,40 @@ impl OwnMetrics {
             raise(&self.otlp_requests, &[result], count.load(Ordering::Relaxed));
         }
         raise(&self.otlp_rejected, &[], counts.rejected.load(Ordering::Relaxed));
+    }
+
+    /// Takes over what became of requests to Alertmanagers.
+    pub fn refresh_alerts(&self, counts: &larum_export::alertmanager::Counts) {
+        let results = [
+            ("sent", &counts.sent),
+            ("retried", &counts.retried),
+            ("refused", &counts.refused),
+            ("replaced", &counts.replaced),
+        ];
+        for (result, count) in results {
+            raise(&self.alertmanager_requests, &[result], count.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Pushes and alerts that were given up or lost since the start.
+    pub fn pushes_failed(&self) -> u64 {
+        let of = |result| self.otlp_requests.with_label_values(&[result]).get();
+        of("failed") + of("dropped") + self.alertmanager_requests.with_label_values(&["refused"]).get()
+    }
+
+    /// Watched groups by partition: labels (source, group, topic, partition), state, lag in seconds.
+    pub fn consumers(&self) -> Vec<([String; 4], i64, f64)> {
+        let mut consumers = Vec::new();
+        for family in self.group_state.collect() {
+            for metric in family.get_metric() {
+                let of =
+                    |name: &str| metric.get_label().iter().find(|pair| pair.name() == name).map(|pair| pair.value());
+                let labels = ["source", "group", "topic", "partition"].map(|name| of(name).unwrap_or("").to_string());
+                let lag_s = self.group_lag.with_label_values(&labels.each_ref().map(String::as_str)).get();
+                consumers.push((labels, metric.get_gauge().get_value() as i64, lag_s));
+            }
+        }
+        consumers
     }
 
     /// Takes over what other parts count in atomics of their own.

@@ -4,11 +4,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use larum_aggregate::time::{SECOND_NS, Window};
+use larum_alert::Catalogue;
 use larum_export::http::Pages;
 use larum_export::otlp::{OtlpWriter, Queue};
 use larum_export::{Flavour, Format, ProtoWriter, TextWriter, own};
 use larum_view::{Exposure, Reading, Sink, View};
 
+use crate::alert_signals::AlertSignals;
 use crate::clock::now_ns;
 use crate::durable::Durable;
 use crate::logging::SPANS;
@@ -32,6 +34,8 @@ pub struct LarumPages {
     pub exposure: Mutex<Option<(i64, Arc<Exposure>)>>,
     /// What scrapes are written with.
     pub writers: Writers,
+    /// What is judged.
+    pub catalogue: Arc<Catalogue>,
 }
 
 /// A writer for each format, whose memory is used again.
@@ -88,8 +92,10 @@ impl LarumPages {
         {
             let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
             let exposure = self.exposure(&durable.view, now_ns);
-            let Durable { view, exemplars, .. } = &*durable;
+            let Durable { view, exemplars, alerts, .. } = &*durable;
             Reading { view, exemplars, now_ns, windows: &self.windows, exposure: &exposure }.visit(sink);
+            let runtime = self.handles.runtime_alerts.lock().unwrap_or_else(PoisonError::into_inner);
+            AlertSignals { view, alerts, runtime: &runtime, catalogue: &self.catalogue, now_ns }.visit(sink);
         }
         let registry = self.handles.registry.read().unwrap_or_else(PoisonError::into_inner).clone();
         self.handles.own.refresh(&self.handles.shared, registry.as_deref());
@@ -99,6 +105,12 @@ impl LarumPages {
 }
 
 impl LarumPages {
+    /// Share of keys that scrapes do not show, as last planned.
+    pub fn hidden_share(&self) -> f64 {
+        let planned = self.exposure.lock().unwrap_or_else(PoisonError::into_inner);
+        planned.as_ref().map_or(0.0, |(_, exposure)| exposure.hidden_share())
+    }
+
     /// One push: the same cut as a scrape would show.
     pub fn push(&self, queue: &Queue) -> Vec<larum_export::otlp::Body> {
         let _span = tracing::info_span!(target: SPANS, "push").entered();

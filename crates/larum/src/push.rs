@@ -52,12 +52,20 @@ impl Pushes {
     }
 }
 
-/// Tells of changes as they become visible, until the runtime ends.
+/// Tells of changes and of what becomes of alerts as they become visible, until the runtime ends.
 async fn tell(pages: Arc<LarumPages>, telemetry: Arc<Telemetry>) {
     let durable = || pages.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
-    let mut teller = Teller::new(&durable().view);
+    let mut teller = {
+        let durable = durable();
+        Teller::new(&durable.view, &durable.alerts)
+    };
     loop {
-        let news = teller.news(&durable().view, now_ns());
+        let news = {
+            let (durable, now_ns) = (durable(), now_ns());
+            let mut news = teller.news(&durable.view, now_ns);
+            news.extend(teller.transitions(&durable.alerts, &pages.catalogue, now_ns));
+            news
+        };
         news.into_iter().for_each(|told| telemetry.tell(told));
         tokio::time::sleep(LOOK_EVERY).await;
     }

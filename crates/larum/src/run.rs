@@ -13,6 +13,7 @@ use tokio::time::timeout_at;
 use crate::config::{Config, OtlpConfig, web};
 use crate::engine;
 use crate::logging::{self, LogFormat};
+use crate::notify::Notifier;
 use crate::pages::{LarumPages, Writers};
 use crate::push::Pushes;
 use crate::reload;
@@ -48,17 +49,20 @@ pub async fn start(config: Arc<Config>, opened: Opened, telemetry: Option<Arc<Te
         windows: config.windows.clone(),
         series_max: config.series_max,
         exposure: Mutex::default(),
+        catalogue: config.alerts.catalogue.clone(),
         writers: config.otlp.as_ref().map_or_else(Writers::default, |otlp| Writers::with_otlp(&otlp.instance)),
     };
     let pages = Arc::new(pages);
     let guard = Guard::new(rules);
     tokio::spawn(http::serve(listener, pages.clone(), guard.clone()));
-    let pushes = config.otlp.as_ref().zip(telemetry).map(|(otlp, telemetry)| Pushes::start(otlp, pages, telemetry));
+    let pushes =
+        config.otlp.as_ref().zip(telemetry).map(|(otlp, telemetry)| Pushes::start(otlp, pages.clone(), telemetry));
     let pushes = pushes.transpose().map_err(|why| anyhow::anyhow!("metrics cannot be pushed: {why}"))?;
     if let Some(path) = config.web_config.clone() {
         tokio::spawn(reload::watch(path, settings, guard));
     }
     let stop = Arc::new(AtomicBool::new(false));
+    Notifier::start(config.clone(), pages, stop.clone())?;
     let (ending, ended) = tokio::sync::oneshot::channel();
     let (for_engine, asked_to_stop) = (handles.clone(), stop.clone());
     std::thread::Builder::new()

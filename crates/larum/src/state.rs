@@ -1,9 +1,10 @@
 //! The state directory opened and read back, and what of it other threads may look at.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use anyhow::Context as _;
 use larum_aggregate::PartitionId;
+use larum_alert::RuntimeAlerts;
 use larum_fold::Registry;
 use larum_store::{Store, StoreLimits};
 use serde::{Deserialize, Serialize};
@@ -49,7 +50,7 @@ pub fn open(config: &Config, reset: bool) -> anyhow::Result<Opened> {
     let identity = recovered.identity.as_deref().map(serde_json::from_slice).transpose();
     let identity =
         identity.context("the store is damaged: its identity cannot be read; start anew with --reset-state")?;
-    let durable = Durable::recover(recovered.snapshot.as_deref(), &recovered.commits)
+    let durable = Durable::recover(recovered.snapshot.as_deref(), &recovered.commits, &config.alerts.catalogue)
         .context("the store cannot be read; use the version that wrote it, or start anew with --reset-state")?;
     Ok(Opened { store, identity, durable: Arc::new(RwLock::new(durable)) })
 }
@@ -68,6 +69,8 @@ pub struct Handles {
     pub own: Arc<OwnMetrics>,
     /// Admission, once the engine has begun.
     pub registry: Arc<RwLock<Option<Arc<Registry>>>>,
+    /// Alerts about Larum itself and the groups it watches.
+    pub runtime_alerts: Arc<Mutex<RuntimeAlerts>>,
     /// Ends seen at start, once they are known.
     pub targets: Arc<RwLock<Option<Targets>>>,
 }
@@ -83,6 +86,7 @@ impl Handles {
             shared: Arc::new(Shared::default()),
             own: Arc::new(OwnMetrics::new()?),
             registry: Arc::default(),
+            runtime_alerts: Arc::default(),
             targets: Arc::default(),
         })
     }

@@ -31,13 +31,14 @@ impl Rig {
 
     fn with(dir: &std::path::Path, budgets: Budgets) -> Rig {
         let (store, recovered) = Store::open(dir, StoreLimits::default()).unwrap();
-        let durable = Durable::recover(recovered.snapshot.as_deref(), &recovered.commits).unwrap();
+        let durable = Durable::recover(recovered.snapshot.as_deref(), &recovered.commits, &Arc::default()).unwrap();
         let fresh = durable.view.sources().count() == 0;
         let names: Vec<_> = durable.view.names().cloned().collect();
         let keys: Vec<_> = durable.view.keys().map(|k| k.def).collect();
         let registry = Arc::new(Registry::new(budgets, (1, 2), &names, &keys, durable.view.next_ids()));
         let durable = Arc::new(RwLock::new(durable));
-        let mut keeper = Keeper::new(store, Vec::new(), durable.clone(), registry.clone(), T * SECOND_NS);
+        let mut keeper =
+            Keeper::new(store, Vec::new(), durable.clone(), registry.clone(), Arc::default(), T * SECOND_NS);
         if fresh {
             let start = PartitionStart::from_birth(PartitionId(0), SOURCE, "t", 0);
             let new_sources = vec![SourceDef {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
 use fastrand::Rng;
+use larum::config::shipped;
 use larum::durable::{Durable, resume};
 use larum::keeper::{Committed, Keeper, Round, WorkerCut};
 use larum::shared::{PartShared, SourceShared};
@@ -92,7 +93,7 @@ impl Rig {
         let minted = seed % 5 == 4;
         let registry = Arc::new(Registry::new(budgets(minted), (1, 2), &[], &[], (0, 0)));
         let now_ns = 1_773_480_000 * S + rng.i64(0..1000) * S / 7;
-        let keeper = Keeper::new(store, b"model".to_vec(), durable.clone(), registry.clone(), now_ns);
+        let keeper = Keeper::new(store, b"model".to_vec(), durable.clone(), registry.clone(), shipped(), now_ns);
         let policy = SourcePolicy { delay_s: if rng.bool() { 0 } else { rng.u32(..120) }, ..SourcePolicy::default() };
         let mut rig = Rig {
             log: vec![Partition::default(); partitions],
@@ -373,7 +374,7 @@ impl Rig {
         self.disk = self.disk.crash(&mut self.rng);
         let (store, mut recovered) = open(&self.disk);
         self.spoil(&mut recovered.commits);
-        let durable = Durable::recover(recovered.snapshot.as_deref(), &recovered.commits);
+        let durable = Durable::recover(recovered.snapshot.as_deref(), &recovered.commits, &shipped());
         let durable = durable.map_err(|error| format!("recovery: {error}"))?;
         let (names, keys): (Vec<_>, Vec<_>) =
             (durable.view.names().cloned().collect(), durable.view.keys().map(|k| k.def).collect());
@@ -381,7 +382,7 @@ impl Rig {
         let registry = Arc::new(registry);
         self.durable = Arc::new(RwLock::new(durable));
         let identity = recovered.identity.unwrap_or_default();
-        self.keeper = Keeper::new(store, identity, self.durable.clone(), registry.clone(), self.now_ns);
+        self.keeper = Keeper::new(store, identity, self.durable.clone(), registry.clone(), shipped(), self.now_ns);
         self.to_deliver.clear();
         self.assign(registry);
         self.check(true, false)

@@ -1,7 +1,6 @@
 //! The link to a collector: gRPC or HTTP, with TLS, headers and gzip; what it answered, in one form.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::Compression;
@@ -11,13 +10,13 @@ use hyper::http::uri::PathAndQuery;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message as _;
 use prost::bytes::{Buf as _, BufMut as _};
-use rustls::crypto::ring;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
-use ureq::tls::{ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
+
+use crate::agent::{Trust, read};
 
 /// Time for one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,10 +99,6 @@ pub enum Client {
     },
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
 /// `name: value` in each line; blank ones and those that begin with # are passed over.
 fn read_headers(path: Option<&Path>) -> Result<Vec<(String, String)>, String> {
     let Some(path) = path else { return Ok(Vec::new()) };
@@ -160,41 +155,10 @@ impl Link {
     }
 
     fn http(&self, headers: Vec<(String, String)>) -> Result<Client, String> {
-        let mut config = ureq::Agent::config_builder()
-            .timeout_global(Some(ATTEMPT_TIMEOUT))
-            .http_status_as_error(false)
-            .max_redirects(0);
-        if self.is_secured() {
-            let pem = |text: String, path: &Path| {
-                let all = ureq::tls::parse_pem(text.as_bytes()).filter_map(Result::ok);
-                let certificates = all.filter_map(|item| match item {
-                    ureq::tls::PemItem::Certificate(certificate) => Some(certificate),
-                    _ => None,
-                });
-                let certificates: Vec<_> = certificates.collect();
-                let none = format!("{} holds no certificate", path.display());
-                if certificates.is_empty() { Err(none) } else { Ok(certificates) }
-            };
-            let roots = match &self.ca {
-                Some(path) => pem(read(path)?, path)?,
-                None => (rustls_native_certs::load_native_certs().certs.iter())
-                    .map(|certificate| ureq::tls::Certificate::from_der(certificate).to_owned())
-                    .collect(),
-            };
-            let mut tls = TlsConfig::builder()
-                .provider(TlsProvider::Rustls)
-                .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
-                .root_certs(RootCerts::from(roots));
-            if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
-                let private = PrivateKey::from_pem(read(key)?.as_bytes());
-                let private = private.map_err(|error| format!("{}: {error}", key.display()))?;
-                let chain = pem(read(certificate)?, certificate)?;
-                tls = tls.client_cert(Some(ClientCert::new_with_certs(&chain, private)));
-            }
-            config = config.tls_config(tls.build());
-        }
+        let trust = Trust { ca: self.ca.clone(), certificate: self.certificate.clone(), key: self.key.clone() };
+        let agent = trust.agent(self.is_secured())?;
         let url = self.endpoint.trim_end_matches('/').to_string();
-        Ok(Client::Http { agent: config.build().into(), url, headers, gzip: self.gzip })
+        Ok(Client::Http { agent, url, headers, gzip: self.gzip })
     }
 }
 

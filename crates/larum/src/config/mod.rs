@@ -1,5 +1,7 @@
 //! Configuration: a YAML file and flags to one resolved, checked value; every problem at once, with its line.
 
+mod alerts;
+pub mod catalogue;
 mod kafka;
 mod node;
 mod otlp;
@@ -22,6 +24,7 @@ use larum_fold::{Budgets, SourcePolicy};
 use larum_kafka::ClientSettings;
 
 use crate::memory::{Needs, mib};
+pub use alerts::{AlertsConfig, shipped};
 pub use node::Problem;
 use node::parse;
 pub use otlp::OtlpConfig;
@@ -110,6 +113,8 @@ pub struct Config {
     pub web_config: Option<PathBuf>,
     /// Where metrics are pushed.
     pub otlp: Option<OtlpConfig>,
+    /// What is judged, and who is told.
+    pub alerts: AlertsConfig,
     /// Reading threads.
     pub workers: usize,
     /// Time between commits.
@@ -250,6 +255,7 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
     }
     let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464)));
     let otlp = otlp::read(reader, listen.port());
+    let alerts = alerts::read(reader, &listen.to_string());
     let mut limits = reader.map("limits");
     let budgets = Budgets {
         tenants: limits.number("tenants", 10_000, 2..=1_000_000) as usize,
@@ -272,6 +278,7 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
         listen,
         web_config,
         otlp,
+        alerts,
         workers: reader.number("workers", cores.min(WORKERS_DEFAULT_MAX) as u64, 1..=256) as usize,
         commit_interval: reader.duration(
             "commit_interval",
@@ -415,7 +422,7 @@ mod tests {
             found,
             [
                 "line 2: kafka.broker is not known; did you mean brokers?",
-                "line 6: sources[0].lateness takes a number and a unit (ms, s, m, h), as in 60s, not 5",
+                "line 6: sources[0].lateness takes a number and a unit (ms, s, m, h, d), as in 60s, not 5",
                 "line 7: listen takes an address and port such as 127.0.0.1:9464, not here",
                 "line 9: limits.tenants takes a whole number from 2 to 1000000, not many",
                 "line 10: windows knows 1m, 5m, 30m, 1h, 6h, not 7m",

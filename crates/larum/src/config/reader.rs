@@ -52,7 +52,9 @@ impl<'n> Reader<'n> {
 
     /// Notes that the value of `key` is wrong: "`key` `text`".
     pub fn complain(&mut self, key: &'static str, text: &str) {
-        let line = self.get(key).map(|n| n.line);
+        // What is not there is missing from the map that begins here.
+        let around = if self.path.is_empty() { None } else { self.members.first().map(|m| m.1) };
+        let line = self.get(key).map(|n| n.line).or(around);
         let text = format!("{} {text}", self.name(key));
         self.problems.push(Problem { line, text });
     }
@@ -204,9 +206,9 @@ impl<'n> Reader<'n> {
         self.parsed(key, &format!("{default}B"), parse).unwrap_or(default)
     }
 
-    /// A duration: a number and `ms`, `s`, `m` or `h`.
+    /// A duration: a number and `ms`, `s`, `m`, `h` or `d`.
     pub fn duration(&mut self, key: &'static str, default: &str, range: RangeInclusive<Duration>) -> Duration {
-        let pattern = "^[0-9]+ *(ms|s|m|h)$";
+        let pattern = "^[0-9]+ *(ms|s|m|h|d)$";
         self.shape(key, json!({"type": ["string", "null"], "pattern": pattern, "default": default}));
         let parse = |text: &str| {
             let value = duration(text)?;
@@ -332,8 +334,8 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// A number and a unit to a duration.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let value = with_unit(text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)]);
+    let value = with_unit(text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)]);
     value
         .map(Duration::from_millis)
-        .ok_or_else(|| format!("takes a number and a unit (ms, s, m, h), as in 60s, not {text}"))
+        .ok_or_else(|| format!("takes a number and a unit (ms, s, m, h, d), as in 60s, not {text}"))
 }
