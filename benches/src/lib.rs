@@ -11,7 +11,7 @@ use larum_aggregate::{
 use larum_event::Limits;
 use larum_fold::{Budgets, Counted, DeadLetters, PartitionState, Record, Registry, SourcePolicy, Worker, no_header};
 use larum_load::{Generator, Profile};
-use larum_view::{Exemplars, View};
+use larum_view::{Exemplars, View, TickRead, TickWatcher};
 
 /// Interleaved repetitions of the in-memory benches.
 pub const REPETITIONS: usize = 9;
@@ -91,6 +91,16 @@ impl Pipeline {
 
     /// Commits what was read; the clock stands at the watermark.
     pub fn commit(&mut self) {
+        struct Nobody;
+        impl TickWatcher for Nobody {
+            fn tick(&mut self, _: &TickRead<'_>) {}
+        }
+        self.commit_watched(&mut Nobody);
+    }
+
+    /// The same, watched; says how long applying it took.
+    #[allow(clippy::disallowed_methods)]
+    pub fn commit_watched(&mut self, watcher: &mut impl TickWatcher) -> Duration {
         let id = SourceId(0);
         let mut cut = self.worker.cut(false, std::mem::take(&mut self.spare));
         let groups = cut.counted.iter_mut().flat_map(|counted| seal(id, &mut counted.entries)).collect();
@@ -100,9 +110,13 @@ impl Pipeline {
         let clock_ns = self.worker.state(0).watermark_ns;
         let sources = vec![SourceCut { id, clock_ns, paced_ns: 0, arrived_ns: 0, left_out: Vec::new() }];
         let (names, keys, parts) = (cut.names, cut.keys, cut.parts);
-        self.view.apply(Delta { names, keys, parts, groups, sightings, sources, ..Delta::default() });
+        let delta = Delta { names, keys, parts, groups, sightings, sources, ..Delta::default() };
+        let began = Instant::now();
+        self.view.apply_watched(delta, watcher);
+        let took = began.elapsed();
         self.exemplars.show(&self.view);
         self.spare = cut.counted;
+        took
     }
 }
 
