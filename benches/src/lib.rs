@@ -11,7 +11,7 @@ use larum_aggregate::{
 use larum_event::Limits;
 use larum_fold::{Budgets, Counted, DeadLetters, PartitionState, Record, Registry, SourcePolicy, Worker, no_header};
 use larum_load::{Generator, Profile};
-use larum_view::{Exemplars, View, TickRead, TickWatcher};
+use larum_view::{Exemplars, TickRead, TickWatcher, View};
 
 /// Interleaved repetitions of the in-memory benches.
 pub const REPETITIONS: usize = 9;

@@ -1,10 +1,8 @@
 //! A real OpenTelemetry Collector that hands everything it receives to the test as JSON.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,11 +10,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{self, Child, free_port};
+use crate::sink::{Received, listen};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What a collector handed on: bodies of export requests by path (`/v1/metrics`), in the order of arrival.
-pub type Received = Arc<Mutex<Vec<(String, Value)>>>;
 
 /// A running collector; dropping it kills it.
 pub struct Collector {
@@ -79,40 +75,4 @@ fn spawn(config: &TempDir) -> anyhow::Result<Child> {
     let mut child = Child::spawn(program, ["--config", &config.path().join("config.yaml").display().to_string()], &[])?;
     child.wait_ready(START_TIMEOUT, |child| child.log().contains("Everything is ready"))?;
     Ok(child)
-}
-
-/// Takes JSON by HTTP until the process ends; gives the port.
-fn listen(received: Received) -> anyhow::Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("no port for the collector's sink")?;
-    let port = listener.local_addr()?.port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().filter_map(Result::ok) {
-            let received = received.clone();
-            std::thread::spawn(move || converse(stream, &received));
-        }
-    });
-    Ok(port)
-}
-
-fn converse(mut stream: std::net::TcpStream, received: &Received) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
-    loop {
-        let (mut line, mut length) = (String::new(), 0);
-        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
-        let path = line.split(' ').nth(1)?.to_string();
-        loop {
-            let mut header = String::new();
-            reader.read_line(&mut header).ok().filter(|n| *n > 0)?;
-            match header.trim().to_ascii_lowercase().split_once(':') {
-                Some(("content-length", value)) => length = value.trim().parse().ok()?,
-                Some(_) => {}
-                None => break,
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
-        let body = serde_json::from_slice(&body).ok()?;
-        received.lock().unwrap_or_else(PoisonError::into_inner).push((path, body));
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}").ok()?;
-    }
 }

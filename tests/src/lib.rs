@@ -1,5 +1,6 @@
 //! Shared harness of the whole-system tests: real services, child processes.
 
+pub mod alertmanager;
 pub mod audit;
 pub mod collector;
 pub mod kafka;
@@ -7,3 +8,4 @@ pub mod process;
 pub mod prometheus;
 pub mod recount;
 pub mod secured;
+pub mod sink;

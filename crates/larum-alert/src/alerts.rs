@@ -233,7 +233,8 @@ fn judge_one(
         queue: read.name(place.queue).to_string(),
         ..Texts::default()
     };
-    if alert.mutes.iter().any(|mute| mute.mutes(read.name(place.tenant), read.name(place.region), read.tick)) {
+    let names = (read.name(place.tenant), read.name(place.region), read.name(place.queue));
+    if alert.mutes.iter().any(|mute| mute.mutes(names, read.tick)) {
         return;
     }
     if !alerts.contains_key(&alert.name) {

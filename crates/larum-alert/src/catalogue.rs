@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use larum_aggregate::Distinct;
 use larum_aggregate::time::{SECOND_NS, Window};
-use larum_event::Op;
+use larum_event::{Kind, Op};
 use larum_view::Measure;
 
 use crate::history::SpanS;
@@ -97,13 +97,15 @@ pub struct Override {
     pub above: f64,
 }
 
-/// An alert is not judged for a tenant or a region until a time; without either, not at all.
+/// An alert is not judged for a tenant, region or queue until a time; without any, not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mute {
     /// Whose.
     pub tenant: Option<String>,
     /// Where.
     pub region: Option<String>,
+    /// Of which audit queue.
+    pub queue: Option<String>,
     /// Until then, Unix seconds, event time.
     pub until_s: u32,
     /// Why.
@@ -112,9 +114,9 @@ pub struct Mute {
 
 impl Mute {
     /// Whether it applies at a tick.
-    pub fn mutes(&self, tenant: &str, region: &str, tick: u32) -> bool {
+    pub fn mutes(&self, (tenant, region, queue): (&str, &str, &str), tick: u32) -> bool {
         let is_of = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|wanted| wanted == text);
-        tick < self.until_s && is_of(&self.tenant, tenant) && is_of(&self.region, region)
+        tick < self.until_s && is_of(&self.tenant, tenant) && is_of(&self.region, region) && is_of(&self.queue, queue)
     }
 
     /// The second of a time in ns.
@@ -279,8 +281,10 @@ pub enum Condition {
         window_s: SpanS,
         /// against this.
         usual_s: SpanS,
-        /// So many events a second were usual at least.
+        /// More events a second than this were usual.
         floor: f64,
+        /// Whose.
+        at: At,
     },
     /// So many different accounts or addresses.
     Different {
@@ -364,6 +368,47 @@ pub struct Catalogue {
     pub objectives: Vec<Objective>,
     /// Names of alerts that a scenario of the tests made fire, stay silent and resolve.
     pub proven: BTreeSet<String>,
+}
+
+impl Condition {
+    /// Shows this and all conditions inside it.
+    pub fn visit(&self, show: &mut dyn FnMut(&Condition)) {
+        show(self);
+        match self {
+            Condition::All(inner) | Condition::Any(inner) => inner.iter().for_each(|one| one.visit(show)),
+            Condition::Regions { of, .. } | Condition::Services { of, .. } => of.visit(show),
+            _ => {}
+        }
+    }
+
+    /// The kinds of events that it looks at.
+    pub fn kinds(&self) -> BTreeSet<Kind> {
+        let mut kinds = BTreeSet::new();
+        let of = |measure: Measure| match measure {
+            Measure::Token | Measure::TokenBad | Measure::TokenDenied | Measure::TokenSlow => Kind::Token,
+            Measure::Login | Measure::LoginSuccess | Measure::LoginFailure => Kind::Login,
+            Measure::LoginDenied | Measure::LoginBad | Measure::LoginSlow => Kind::Login,
+            _ => Kind::Permission,
+        };
+        self.visit(&mut |condition| match condition {
+            Condition::Rate { of: measures, .. }
+            | Condition::Rise { of: measures, .. }
+            | Condition::Silent { of: measures, .. } => kinds.extend(measures.iter().map(|measure| of(*measure))),
+            Condition::Ratio { of: measure, .. } => kinds.extend([of(*measure)]),
+            Condition::Burn { .. } => kinds.extend([Kind::Login, Kind::Token]),
+            Condition::Quantile { .. } => kinds.extend([Kind::Token]),
+            Condition::Different { .. } => kinds.extend([Kind::Login]),
+            _ => {}
+        });
+        kinds
+    }
+}
+
+impl Alert {
+    /// The kinds of events that it looks at.
+    pub fn kinds(&self) -> BTreeSet<Kind> {
+        self.when.iter().flat_map(Condition::kinds).collect()
+    }
 }
 
 impl Catalogue {

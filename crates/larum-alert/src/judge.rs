@@ -111,6 +111,9 @@ pub struct Ground<'a> {
     pub catalogue: &'a Catalogue,
 }
 
+/// How the region of a change is shown that says none.
+pub const EVERYWHERE: &str = "unknown";
+
 /// Looks like [`Option::filter`]: `found`, if `limit` is exceeded.
 fn above(value: f64, limit: f64, usual: Option<f64>, unit: Unit) -> Option<Found> {
     (value > limit).then_some(Found { value, usual, unit })
@@ -145,7 +148,8 @@ impl Ground<'_> {
                 let usual = self.rate(subject, of, *usual_s);
                 above(rate, usual * factor, Some(usual), Unit::PerSecond)
             }
-            Condition::Silent { of, window_s, usual_s, floor } => {
+            Condition::Silent { of, window_s, usual_s, floor, at } => {
+                let subject = self.at(subject, *at)?;
                 self.complete(*usual_s)?;
                 if of.iter().any(|measure| self.count(subject, *measure, *window_s) > 0) {
                     return None;
@@ -320,7 +324,7 @@ impl Ground<'_> {
         let since_ns = (i64::from(self.read.tick) - i64::from(within_s)) * SECOND_NS;
         let is_it = |change: &&larum_aggregate::Change| {
             let moves = !matches!(Code(change.code).parts().op, Op::Drift | Op::Confirm);
-            moves && (change.region == name || change.region.is_empty())
+            moves && (change.region == name || change.region == EVERYWHERE)
         };
         let newest =
             self.read.source.changes.iter().rev().take_while(|change| change.place.at_ns >= since_ns).find(is_it)?;

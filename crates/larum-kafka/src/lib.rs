@@ -2,6 +2,7 @@
 //!
 //! Reading order: [`client`] (settings and what the client reports), [`security`] (TLS and who we are), [`consumer`]
 //! (records of assigned partitions), [`watch`] (ends, discovery, identities), [`groups`] (where others stand),
+//! [`one`] (a single record),
 //! [`producer`] (dead letters, generated load), [`embedded`] (the demo's broker). `native` is the only module of Larum with unsafe code.
 
 pub mod client;
@@ -10,6 +11,7 @@ pub mod embedded;
 pub mod groups;
 #[allow(unsafe_code)]
 mod native;
+pub mod one;
 pub mod producer;
 pub mod security;
 pub mod watch;

@@ -1,11 +1,12 @@
 //! What an alert says to the person who is paged: in plain words, with what came just before, records to look at, and links.
 //! No account, address or token: names of tenants, regions and services only, as they are shown everywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use larum_aggregate::time::{SECOND_NS, WINDOWS};
 use larum_aggregate::{KeyId, NameId, SourceId};
 use larum_alert::alerts::shown;
+use larum_alert::judge::EVERYWHERE;
 use larum_alert::lifecycle::Number;
 use larum_alert::{Alert, Instance};
 use larum_event::{Code, CodeParts, Kind, Outcome};
@@ -43,6 +44,8 @@ pub struct Wanted {
     pub region: String,
     /// When it began to hold, Unix seconds.
     pub since_s: u32,
+    /// The kinds of events that it is about; none: nobody's requests.
+    pub kinds: BTreeSet<Kind>,
 }
 
 /// Looks facts up for several at once: what happened is read once.
@@ -54,7 +57,7 @@ pub fn facts(view: &View, samples: &Samples, wanted: &[Wanted]) -> Vec<Facts> {
     let is_of = |key: &KeyView, wanted: &Wanted| {
         let is = |text: &str, id: NameId| text.is_empty() || text == view.name(id);
         let is_there = is(&wanted.tenant, key.def.tenant) && is(&wanted.region, key.def.region);
-        is_there && key.def.tenant != NameId::NONE && wanted.source == source_of(key)
+        is_there && key.def.tenant != NameId::NONE && !wanted.kinds.is_empty() && wanted.source == source_of(key)
     };
     let is_wanted = |key: &KeyView| match wanted.iter().any(|wanted| is_of(key, wanted)) {
         true => larum_view::Wanted::Windows,
@@ -63,12 +66,11 @@ pub fn facts(view: &View, samples: &Samples, wanted: &[Wanted]) -> Vec<Facts> {
     // Five minutes.
     view.scan_some(&WINDOWS[1..2], is_wanted, |counted| {
         let sums = counted.window(0);
-        for (at, _) in wanted.iter().enumerate().filter(|(_, wanted)| is_of(counted.key, wanted)) {
+        for at in (0..wanted.len()).filter(|at| is_of(counted.key, &wanted[*at])) {
             keys[at].push((counted.key.def.source, counted.key.def.id));
             for (code, count) in &sums.codes {
                 let CodeParts { kind, outcome, .. } = code.parts();
-                let is_request = matches!(kind, Kind::Login | Kind::Token);
-                if is_request && matches!(outcome, Outcome::Failure | Outcome::Denied) {
+                if wanted[at].kinds.contains(&kind) && matches!(outcome, Outcome::Failure | Outcome::Denied) {
                     *reasons[at].entry(*code).or_default() += count;
                 }
             }
@@ -76,7 +78,7 @@ pub fn facts(view: &View, samples: &Samples, wanted: &[Wanted]) -> Vec<Facts> {
     });
     for (at, wanted) in wanted.iter().enumerate() {
         facts[at].reasons = top_reasons(&reasons[at]);
-        facts[at].samples = places(view, samples, &keys[at]);
+        facts[at].samples = places(view, samples, &keys[at], &wanted.kinds);
         facts[at].change = change_before(view, wanted);
     }
     facts
@@ -85,8 +87,11 @@ pub fn facts(view: &View, samples: &Samples, wanted: &[Wanted]) -> Vec<Facts> {
 fn top_reasons(by_code: &BTreeMap<Code, u64>) -> Vec<(String, u64)> {
     let mut by_reason: BTreeMap<String, u64> = BTreeMap::new();
     for (code, count) in by_code {
-        let CodeParts { kind, reason, .. } = code.parts();
-        *by_reason.entry(format!("{} {}", kind.as_str(), reason.as_str())).or_default() += count;
+        let CodeParts { kind, op, outcome, reason, .. } = code.parts();
+        // Reasons of permissions are not counted.
+        let why = if kind == Kind::Permission { outcome.as_str() } else { reason.as_str() };
+        let what = if kind == Kind::Login { kind.as_str() } else { op.as_str() };
+        *by_reason.entry(format!("{what} {why}")).or_default() += count;
     }
     let all: u64 = by_reason.values().sum();
     let mut top: Vec<_> = by_reason.into_iter().collect();
@@ -96,9 +101,10 @@ fn top_reasons(by_code: &BTreeMap<Code, u64>) -> Vec<(String, u64)> {
 }
 
 /// The newest records of these keys, each as `topic/partition@offset`.
-fn places(view: &View, samples: &Samples, keys: &[(SourceId, KeyId)]) -> Vec<String> {
-    let mut newest: Vec<_> =
-        keys.iter().flat_map(|(source, key)| samples.of(*source, *key).take(SAMPLES_MAX)).collect();
+fn places(view: &View, samples: &Samples, keys: &[(SourceId, KeyId)], kinds: &BTreeSet<Kind>) -> Vec<String> {
+    let is_of = |sample: &&larum_aggregate::Sample| kinds.contains(&Code(sample.code).parts().kind);
+    let of_key = |(source, key): &(SourceId, KeyId)| samples.of(*source, *key).filter(is_of).take(SAMPLES_MAX);
+    let mut newest: Vec<_> = keys.iter().flat_map(of_key).collect();
     newest.sort_by_key(|sample| (std::cmp::Reverse(sample.tick), sample.partition, sample.offset));
     let place = |sample: &&larum_aggregate::Sample| {
         let start = &view.partition(sample.partition)?.start;
@@ -114,7 +120,8 @@ fn change_before(view: &View, wanted: &Wanted) -> Option<String> {
     let since_s = i64::from(wanted.since_s);
     let is_it = |change: &&larum_aggregate::Change| {
         let before_s = since_s - at_s(change.place.at_ns);
-        (0..=CHANGE_BEFORE_S).contains(&before_s) && (wanted.region.is_empty() || change.region == wanted.region)
+        let is_there = wanted.region.is_empty() || change.region == wanted.region || change.region == EVERYWHERE;
+        (0..=CHANGE_BEFORE_S).contains(&before_s) && is_there
     };
     let change = source.changes.iter().rev().find(is_it)?;
     Some(format!("{} at {}", tell::in_words(change), time(at_s(change.place.at_ns))))

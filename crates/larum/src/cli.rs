@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use larum_load::{Planned, Scenario};
 
 use crate::config::{Overrides, duration};
+use crate::inspect::RecordPlace;
 use crate::logging::LogFormat;
 
 /// Reads authentication events from Kafka and serves exact golden signals to Prometheus.
@@ -36,12 +37,14 @@ pub enum Command {
     Demo(DemoArgs),
     /// Write realistic load into a topic, and the truth about it into a file.
     Load(LoadArgs),
-    /// Name every problem of a configuration at once; exit code 64 if there is one.
+    /// Name every problem of a configuration and its alert catalogue at once; exit code 64 if there is one.
     Check(ConfigArgs),
+    /// Show one record of a topic, what is understood of it, and where it counts: alerts name such records.
+    Inspect(InspectArgs),
 }
 
 /// Where the configuration comes from; flags override the file.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct ConfigArgs {
     /// Configuration file; config/larum.yaml is the commented reference.
     #[arg(long, value_name = "FILE")]
@@ -93,6 +96,17 @@ pub struct RunArgs {
     /// Begin a new epoch: put the store aside, count from the start position again, with new start times.
     #[arg(long)]
     pub reset_state: bool,
+}
+
+/// `larum inspect`
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// The record, as in auth-events/0@4711. It is shown whole, with whatever it says about people.
+    #[arg(value_name = "TOPIC/PARTITION@OFFSET")]
+    pub place: RecordPlace,
+    /// How to reach Kafka, and how the topic is read.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {

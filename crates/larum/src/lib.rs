@@ -16,6 +16,7 @@ pub mod durable;
 pub mod engine;
 pub mod groups;
 pub mod health;
+pub mod inspect;
 pub mod keeper;
 pub mod load;
 pub mod logging;

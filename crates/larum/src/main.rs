@@ -24,6 +24,16 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Demo(args) => finish(block_on(larum::demo::run(args))),
+        Command::Inspect(args) => {
+            let mut of_topic = args.config.clone();
+            if of_topic.config.is_none() && of_topic.topics.is_empty() {
+                of_topic.topics.push(args.place.topic().to_string());
+            }
+            match config(&of_topic) {
+                Ok(config) => finish(larum::inspect::run(&config, &args.place)),
+                Err(code) => code,
+            }
+        }
         Command::Load(args) => finish(larum::load::run(args)),
     };
     // Kafka clients may wait for their broker when they are dropped. What matters is durable: end here.

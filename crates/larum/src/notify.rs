@@ -226,7 +226,8 @@ impl Notifier {
         if new.is_empty() {
             return changed;
         }
-        let wanted: Vec<Wanted> = new.iter().map(|((_, texts, _), told)| wanted(texts, told)).collect();
+        let wanted: Vec<Wanted> =
+            new.iter().map(|((name, texts, _), told)| wanted(catalogue.alert(name), texts, told)).collect();
         let found = facts(&durable.view, &durable.samples, &wanted);
         for ((who, mut told), facts) in new.into_iter().zip(found) {
             told.facts = facts;
@@ -281,9 +282,15 @@ pub fn identity(texts: &Texts) -> impl Iterator<Item = (&'static str, String)> {
     all.into_iter().filter(|(_, text)| !text.is_empty())
 }
 
-fn wanted(texts: &Texts, told: &Told) -> Wanted {
+fn wanted(alert: Option<&Alert>, texts: &Texts, told: &Told) -> Wanted {
     let Texts { source, tenant, region, .. } = texts.clone();
-    Wanted { source, tenant, region, since_s: told.instance.since_s }
+    Wanted {
+        source,
+        tenant,
+        region,
+        since_s: told.instance.since_s,
+        kinds: alert.map(Alert::kinds).unwrap_or_default(),
+    }
 }
 
 /// Whether an instance began to fire while what was read of its source was the present.

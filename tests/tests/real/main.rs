@@ -8,6 +8,7 @@
 #[allow(missing_docs)]
 mod model;
 
+mod alerts;
 mod audit;
 mod endpoint;
 mod exactness;

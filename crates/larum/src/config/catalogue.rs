@@ -130,6 +130,13 @@ fn read_alert(reader: &mut Reader<'_>, objectives: &[Objective], tiers: &Tiers, 
     let for_s = reader.duration("for", "0s", a_day.clone()).as_secs() as u32;
     let keep_firing_for_s = reader.duration("keep_firing_for", "1m", a_day).as_secs() as u32;
     let (overrides, mutes) = (read_overrides(reader), read_mutes(reader));
+    let has_limit = |condition: &Condition| {
+        use Condition::{Any, Different, Rate, Ratio, Rise, Silent};
+        matches!(condition, Any(_) | Different { .. } | Rate { .. } | Ratio { .. } | Rise { .. } | Silent { .. })
+    };
+    if !overrides.is_empty() && !when.first().is_some_and(has_limit) {
+        reader.complain("overrides", "need a first condition with a limit of its own");
+    }
     if let Some(directory) = runbooks
         && let Err(why) = check_runbook(directory, &name)
     {
@@ -166,13 +173,14 @@ fn read_overrides(reader: &mut Reader<'_>) -> Vec<Override> {
 fn read_mutes(reader: &mut Reader<'_>) -> Vec<Mute> {
     let mut mutes = Vec::new();
     for mut one in reader.list_of_maps("mutes") {
-        let (tenant, region, why) =
-            (one.optional_text("tenant"), one.optional_text("region"), one.required_text("why"));
+        let (tenant, region, queue) =
+            (one.optional_text("tenant"), one.optional_text("region"), one.optional_text("queue"));
+        let why = one.required_text("why");
         let until = one.parsed("until", "", |text| {
             parse_rfc3339_ns(text.as_bytes())
                 .ok_or_else(|| "needs a time such as 2026-12-01T00:00:00Z: a mute ends".into())
         });
-        mutes.extend(until.map(|ns| Mute { tenant, region, until_s: Mute::until_s(ns), why }));
+        mutes.extend(until.map(|ns| Mute { tenant, region, queue, until_s: Mute::until_s(ns), why }));
         reader.close(one);
     }
     mutes
@@ -401,6 +409,7 @@ fn of_windows(reader: &mut Reader<'_>, kind: &str, per: Per, objectives: &[Objec
                     window_s,
                     usual_s: span(reader, "usual", "6h", spans_s),
                     floor: any_number(reader, "floor", ""),
+                    at,
                 },
             })
         }
