@@ -7,8 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use larum_aggregate::time::{PANE_S, SECOND_NS};
 use larum_aggregate::{NameId, SourceId};
-use larum_view::measure::{MEASURES, Measure};
-use larum_view::{KeyView, TickRead, TickWatcher};
+use larum_view::{KeyView, Looks, Measure, TickRead, TickWatcher};
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Alert, Catalogue, Per};
@@ -94,6 +93,10 @@ pub struct Watcher<'a> {
 }
 
 impl TickWatcher for Watcher<'_> {
+    fn looks(&self) -> Looks {
+        self.catalogue.looks()
+    }
+
     fn tick(&mut self, read: &TickRead<'_>) {
         let Alerts { sources, transitions, next_number } = &mut *self.alerts;
         let source = sources.entry(read.source.def.id).or_default();
@@ -119,22 +122,11 @@ impl OfSource {
     fn count(&mut self, read: &TickRead<'_>, catalogue: &Catalogue) {
         let end_s = read.end_s();
         self.histories.values_mut().for_each(|history| history.advance(end_s));
-        let keeps_tenants = catalogue.objectives.iter().any(|objective| !objective.tenants.is_empty());
-        let mut regions: BTreeMap<(NameId, u32), [u64; MEASURES]> = BTreeMap::new();
         for added in read.added() {
-            let Some(key) = read.keys().get(added.key_at as usize) else { continue };
-            if key.def.tenant == NameId::NONE {
-                continue;
-            }
-            let sums = regions.entry((key.def.region, added.pane_s)).or_insert([0; MEASURES]);
-            sums.iter_mut().zip(added.counts).for_each(|(sum, count)| *sum = sum.saturating_add(count));
-            if keeps_tenants && catalogue.has_history(read.name(key.def.tenant)) {
-                let history = self.histories.entry((key.def.tenant, key.def.region)).or_default();
+            if added.tenant == NameId::NONE || catalogue.has_history(read.name(added.tenant)) {
+                let history = self.histories.entry((added.tenant, added.region)).or_default();
                 history.add(added.pane_s, &added.counts, end_s);
             }
-        }
-        for ((region, pane_s), counts) in regions {
-            self.histories.entry((NameId::NONE, region)).or_default().add(pane_s, &counts, end_s);
         }
         if read.tick.is_multiple_of(600) {
             self.histories.retain(|_, history| !history.is_empty());
@@ -145,10 +137,13 @@ impl OfSource {
         let OfSource { histories, backlogs, alerts } = self;
         let ground = Ground { read, histories, backlogs, catalogue };
         let of_ticks = || catalogue.alerts.iter().filter(|alert| !alert.per.is_of_runtime());
-        let candidates = candidates(read, alerts, is_border);
+        let candidates = candidates(read, alerts, catalogue.looks().events_min);
         for alert in of_ticks().filter(|alert| alert.per == Per::Tenant) {
+            let events_min = alert.events_min(&catalogue.objectives);
+            let known = alerts.get(&alert.name).is_some_and(|life| !life.is_empty());
+            // Who is known is looked at, however little happens there now.
             let wanted = |key: &&KeyView| {
-                alert.tenants.as_ref().is_none_or(|tenants| tenants.contains(read.name(key.def.tenant)))
+                (known || key.events() >= events_min) && alert.tenants.as_ref().is_none_or(|tenants| tenants.contains(read.name(key.def.tenant)))
             };
             for key in candidates.iter().filter_map(|at| read.keys().get(*at as usize)).filter(wanted) {
                 let limit = limit(alert, || read.name(key.def.tenant));
@@ -189,9 +184,12 @@ fn limit<'t>(alert: &Alert, tenant: impl Fn() -> &'t str) -> Option<f64> {
     alert.overrides.iter().find(|other| other.tenant == tenant()).map(|other| other.above)
 }
 
-/// Places of keys that have to be looked at: whose windows changed, or that some alert knows. Between pane borders spans
-/// only grow, so what did not hold does not begin to hold where nothing came; at borders all are looked at.
-fn candidates(read: &TickRead<'_>, alerts: &BTreeMap<String, Life<Place>>, is_border: bool) -> Vec<u32> {
+/// Between these all keys are looked at, seconds.
+const ALL_EVERY_S: u32 = 60;
+
+/// Places of keys that have to be looked at: whose windows changed, or that some alert knows; once a minute all in which
+/// enough happens. Where nothing came and nothing left, only what rates divide by has changed.
+fn candidates(read: &TickRead<'_>, alerts: &BTreeMap<String, Life<Place>>, events_min: u64) -> Vec<u32> {
     let known: BTreeSet<Place> =
         alerts.values().flat_map(|life| life.instances.keys()).filter(|p| p.tenant != NameId::NONE).copied().collect();
     // There are many keys: first a quick look.
@@ -201,8 +199,9 @@ fn candidates(read: &TickRead<'_>, alerts: &BTreeMap<String, Life<Place>>, is_bo
         is_of_tenant && known.contains(&Place::of(key))
     };
     let keys = read.keys().iter().enumerate();
-    if is_border {
-        return keys.filter(|(_, key)| key.is_active() || is_known(key)).map(|(at, _)| at as u32).collect();
+    if read.tick.is_multiple_of(ALL_EVERY_S) {
+        let is_wanted = |key: &KeyView| key.events() >= events_min.max(1) || is_known(key);
+        return keys.filter(|(_, key)| is_wanted(key)).map(|(at, _)| at as u32).collect();
     }
     let mut places: Vec<u32> = read.touched().to_vec();
     if !known.is_empty() {

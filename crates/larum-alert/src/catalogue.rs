@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use larum_aggregate::Distinct;
 use larum_aggregate::time::{SECOND_NS, Window};
 use larum_event::{Kind, Op};
-use larum_view::Measure;
+use larum_view::{Looks, Measure};
 
 use crate::history::SpanS;
 
@@ -381,6 +381,26 @@ impl Condition {
         }
     }
 
+    /// With fewer logins and token requests in the longest window of what it is judged for it cannot hold.
+    pub fn events_min(&self, objectives: &[Objective]) -> u64 {
+        let of = |floor: f64, span_s: SpanS| (floor * f64::from(span_s)).floor() as u64;
+        let each = |inner: &[Condition]| inner.iter().map(|one| one.events_min(objectives)).collect::<Vec<_>>();
+        match self {
+            Condition::All(inner) => each(inner).into_iter().max().unwrap_or(0),
+            Condition::Any(inner) => each(inner).into_iter().min().unwrap_or(0),
+            Condition::Ratio { floor, window_s, at: At::Own, .. } | Condition::Rise { floor, window_s, at: At::Own, .. } => {
+                of(*floor, *window_s)
+            }
+            Condition::Silent { floor, usual_s, at: At::Own, .. } => of(*floor, *usual_s),
+            // Of nobody in particular.
+            Condition::Burn { objective, .. } if objectives.get(*objective).is_none_or(|of| of.tenants.is_empty()) => {
+                u64::MAX
+            }
+            Condition::Burn { pairs, .. } => pairs.iter().map(|pair| of(pair.floor, pair.short_s)).min().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
     /// The kinds of events that it looks at.
     pub fn kinds(&self) -> BTreeSet<Kind> {
         let mut kinds = BTreeSet::new();
@@ -405,6 +425,14 @@ impl Condition {
 }
 
 impl Alert {
+    /// With fewer logins and token requests in the longest window it cannot hold for a tenant.
+    pub fn events_min(&self, objectives: &[Objective]) -> u64 {
+        if !self.overrides.is_empty() {
+            return 0;
+        }
+        self.when.iter().map(|condition| condition.events_min(objectives)).max().unwrap_or(0)
+    }
+
     /// The kinds of events that it looks at.
     pub fn kinds(&self) -> BTreeSet<Kind> {
         self.when.iter().flat_map(Condition::kinds).collect()
@@ -415,6 +443,15 @@ impl Catalogue {
     /// The alert of that name.
     pub fn alert(&self, name: &str) -> Option<&Alert> {
         self.alerts.iter().find(|alert| alert.name == name)
+    }
+
+    /// Which keys have to be looked at.
+    pub fn looks(&self) -> Looks {
+        let of_tenants = self.alerts.iter().filter(|alert| alert.per == Per::Tenant);
+        Looks {
+            events_min: of_tenants.map(|alert| alert.events_min(&self.objectives)).min().unwrap_or(u64::MAX),
+            tenants: self.objectives.iter().any(|objective| !objective.tenants.is_empty()),
+        }
     }
 
     /// Tenants that have objectives of their own.

@@ -141,7 +141,8 @@ impl Ground<'_> {
             Condition::Rise { of, window_s, usual_s, factor, floor, at } => {
                 let subject = self.at(subject, *at)?;
                 let rate = self.rate(subject, of, *window_s);
-                if rate < limit.unwrap_or(*floor) {
+                let count: u64 = of.iter().map(|measure| self.count(subject, *measure, *window_s)).sum();
+                if (count as f64) < limit.unwrap_or(*floor) * f64::from(*window_s) {
                     return None;
                 }
                 self.complete(*usual_s)?;

@@ -1,12 +1,13 @@
 //! One key: who and where, since when, and who was seen there. What it counted stands in the ledgers of its source.
 
-use larum_aggregate::time::{DISTINCT_WINDOW, PANE_S, Window};
+use larum_aggregate::time::{DISTINCT_WINDOW, PANE_S, WINDOWS, Window};
 use larum_aggregate::{Distinct, KeyDef};
 use serde::{Deserialize, Serialize};
 
 use crate::distinct::DistinctPanes;
+use crate::measure::{Measure, TENANT_MEASURES};
 use crate::slots::place_from;
-use crate::sums::KeySums;
+use crate::sums::{KeySums, Sums};
 
 /// One key's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +30,10 @@ impl KeyView {
         KeyView { def, started_s, touched_s: started_s, distinct: DistinctPanes::default(), sums: KeySums::default() }
     }
 
-    /// Whether its windows hold any login or token request.
-    pub fn is_active(&self) -> bool {
-        self.sums.0.is_some()
+    /// Logins and token requests in the longest window.
+    pub fn events(&self) -> u64 {
+        let of = |measure: Measure, sums: &Sums<TENANT_MEASURES>| sums.get(measure as usize, WINDOWS.len() - 1);
+        self.sums.0.as_ref().map_or(0, |sums| of(Measure::Login, sums) + of(Measure::Token, sums))
     }
 
     /// Distinct accounts or sources of a window that ends with the pane of second `end_s`; 0 for windows longer than

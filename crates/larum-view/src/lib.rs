@@ -38,6 +38,6 @@ pub use reading::{ClassicRead, Family, HistogramRead, Label, Reading, Sink, Valu
 pub use samples::Samples;
 pub use scan::{Counted, HistogramTotals, Wanted, WindowSums};
 pub use signals::{SIGNALS, Signal};
-pub use sums::{Added, place_of};
+pub use sums::{Added, Looks, place_of};
 pub use tick::{SETTLED_S, TickRead, TickWatcher};
 pub use view::{PartitionView, SourceView, View};

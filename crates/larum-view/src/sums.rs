@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use larum_aggregate::histogram::{BUCKETS, Bucket};
 use larum_aggregate::run::Cell;
 use larum_aggregate::time::{HISTOGRAM_WINDOW_S, PANE_S, WINDOWS, Window};
-use larum_aggregate::{KeyDef, NameId, Run};
+use larum_aggregate::{KeyDef, KeyId, NameId, Run};
 use larum_event::Op;
 
 use crate::key::KeyView;
@@ -87,15 +87,26 @@ enum Sign {
     Minus,
 }
 
-/// What a key counted in a pane, in one tick.
+/// What was counted in a pane in one tick, of all tenants of a region or of one.
 #[derive(Clone, Copy, Debug)]
 pub struct Added {
-    /// The key's place among those of its source.
-    pub key_at: u32,
+    /// The tenant; [`NameId::NONE`] for all of the region.
+    pub tenant: NameId,
+    /// The region.
+    pub region: NameId,
     /// First second of the pane.
     pub pane_s: u32,
     /// Events by measure.
     pub counts: [u64; MEASURES],
+}
+
+/// Who is looked at by who looks at ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looks {
+    /// Keys with fewer logins and token requests in the longest window need not be shown as touched.
+    pub events_min: u64,
+    /// What single tenants counted is wanted too.
+    pub tenants: bool,
 }
 
 /// The sums of a source.
@@ -107,6 +118,10 @@ pub(crate) struct SourceSums {
     end_s: Option<u32>,
     services: BTreeMap<(NameId, NameId), Sums<2>>,
     tokens: BTreeMap<(NameId, Op), TokenBuckets>,
+    /// Ids of the keys, close together: they are looked for all the time. Empty when it is to be made anew.
+    ids: Vec<KeyId>,
+    /// Who is looked at.
+    pub(crate) looks: Looks,
     /// Counted in the tick that is applied.
     pub(crate) added: Vec<Added>,
     /// Places of keys whose sums changed in it; some come twice.
@@ -183,10 +198,31 @@ impl SourceSums {
     pub(crate) fn add(&mut self, pane: u32, run: &Run<u64>, keys: &mut [KeyView]) {
         let pane_s = pane.saturating_mul(PANE_S);
         let of_windows = self.windows_of(pane_s);
+        let first = self.added.len();
         self.visit(run, keys, |sums, key_at, key, counts, cells| {
-            sums.added.push(Added { key_at, pane_s, counts: *counts });
+            let KeyDef { tenant, region, .. } = key.def;
+            if tenant != NameId::NONE {
+                sums.note(first, NameId::NONE, region, pane_s, counts);
+                if sums.looks.tenants {
+                    sums.note(first, tenant, region, pane_s, counts);
+                }
+            }
             sums.count_key(key_at, key, counts, cells, of_windows, Sign::Plus);
         });
+    }
+
+    /// Adds to what a pane counted; those of this run begin at `first`. There are few regions, and a tenant has one
+    /// key there.
+    fn note(&mut self, first: usize, tenant: NameId, region: NameId, pane_s: u32, counts: &[u64; MEASURES]) {
+        let of_run = &mut self.added[first..];
+        let known = match tenant {
+            NameId::NONE => of_run.iter_mut().find(|added| added.region == region && added.tenant == tenant),
+            _ => None,
+        };
+        match known {
+            Some(added) => added.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count),
+            None => self.added.push(Added { tenant, region, pane_s, counts: *counts }),
+        }
     }
 
     fn count(&mut self, run: &Run<u64>, mask: u32, sign: Sign, keys: &mut [KeyView]) {
@@ -203,6 +239,11 @@ impl SourceSums {
         mut show: impl FnMut(&mut Self, u32, &mut KeyView, &[u64; MEASURES], &[(Cell, u64)]),
     ) {
         let (counts_of, mut at) = (&**COUNTS, 0);
+        let mut ids = std::mem::take(&mut self.ids);
+        if ids.len() != keys.len() {
+            ids.clear();
+            ids.extend(keys.iter().map(|key| key.def.id));
+        }
         let mut of_key: Vec<(Cell, u64)> = Vec::new();
         let mut cells = run.cells().peekable();
         while let Some((first, _)) = cells.peek() {
@@ -218,11 +259,28 @@ impl SourceSums {
                 }
                 of_key.push((cell, n));
             }
-            at = place_from(keys, at, |key| key.def.id < id);
-            if let Some(key) = keys.get_mut(at).filter(|key| key.def.id == id) {
+            at = place_from(&ids, at, |other| *other < id);
+            if ids.get(at) == Some(&id)
+                && let Some(key) = keys.get_mut(at)
+            {
                 show(self, at as u32, key, &counts, &of_key);
             }
         }
+        self.ids = ids;
+    }
+
+    /// A key was put in, at this place.
+    pub(crate) fn admitted(&mut self, at: usize, id: KeyId) {
+        if at == self.ids.len() {
+            self.ids.push(id);
+        } else {
+            self.ids.clear();
+        }
+    }
+
+    /// Keys were taken out.
+    pub(crate) fn retired(&mut self) {
+        self.ids.clear();
     }
 
     fn count_key(
@@ -248,9 +306,16 @@ impl SourceSums {
         if tenant == NameId::NONE {
             return;
         }
-        self.touched.push(key_at);
-        key.sums.0.get_or_insert_default().add(&counts[..TENANT_MEASURES], mask, sign);
-        if sign == Sign::Minus && key.sums.0.as_ref().is_some_and(|sums| sums.is_empty()) {
+        let sums = key.sums.0.get_or_insert_default();
+        let events = |sums: &Sums<TENANT_MEASURES>| {
+            sums.get(Measure::Login as usize, SPANS - 1) + sums.get(Measure::Token as usize, SPANS - 1)
+        };
+        let before = events(sums);
+        sums.add(&counts[..TENANT_MEASURES], mask, sign);
+        if before.max(events(sums)) >= self.looks.events_min {
+            self.touched.push(key_at);
+        }
+        if sign == Sign::Minus && sums.is_empty() {
             key.sums.0 = None;
         }
         self.count_tokens(region, cells, mask, sign);
@@ -300,6 +365,7 @@ impl SourceSums {
     /// Bytes that they take, without those of keys.
     pub(crate) fn size_bytes(&self) -> usize {
         let of_tick = self.added.capacity() * size_of::<Added>() + self.touched.capacity() * size_of::<u32>();
+        let of_tick = of_tick + self.ids.capacity() * size_of::<KeyId>();
         let tokens = self.tokens.len() * size_of::<[[u64; BUCKETS]; HISTOGRAMS]>();
         of_tick + tokens + self.services.len() * size_of::<((NameId, NameId), Sums<2>)>()
     }

@@ -17,7 +17,7 @@ use crate::audit::AuditQueue;
 use crate::key::{KeyView, visit_keys};
 use crate::measure::Measure;
 use crate::panes::oldest_s;
-use crate::sums::{Added, place_of};
+use crate::sums::{Added, Looks, place_of};
 use crate::view::{Names, SourceView, View};
 
 /// What is read of a tick that is not applied yet.
@@ -32,6 +32,11 @@ pub(crate) struct PendingTick {
 
 /// Looks at every tick.
 pub trait TickWatcher {
+    /// Who is looked at.
+    fn looks(&self) -> Looks {
+        Looks::default()
+    }
+
     /// A tick was applied, and nothing after it.
     fn tick(&mut self, read: &TickRead<'_>);
 }
@@ -64,6 +69,7 @@ impl View {
         let later = source.pending.split_off(&(target + 1));
         let mut due = std::mem::replace(&mut source.pending, later);
         source.count_totals(&due);
+        source.sums.looks = watcher.looks();
         let mut tick = source.begin(&due, target);
         let mut busy_s = tick;
         loop {
@@ -223,12 +229,13 @@ impl<'v> TickRead<'v> {
         &self.source.keys
     }
 
-    /// Places of keys whose windows this tick changed, by what came or left; some come twice.
+    /// Places of keys whose windows this tick changed, by what came or left; some come twice. Those in which less happens
+    /// than [`Looks::events_min`] are left out.
     pub fn touched(&self) -> &'v [u32] {
         &self.source.sums.touched
     }
 
-    /// What this tick counted.
+    /// What this tick counted, pane by pane.
     pub fn added(&self) -> &'v [Added] {
         &self.source.sums.added
     }

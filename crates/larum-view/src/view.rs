@@ -148,6 +148,7 @@ impl View {
             let at = place_from_end(&source.keys, |key| key.def.id < def.id);
             if source.keys.get(at).is_none_or(|key| key.def.id != def.id) {
                 source.keys.insert(at, KeyView::new(def, source.tick.unwrap_or(0)));
+                source.sums.admitted(at, def.id);
             }
         }
     }
@@ -189,6 +190,7 @@ impl View {
             let before = source.keys.len();
             source.keys.retain(|key| !gone.contains(&key.def.id));
             if source.keys.len() < before {
+                source.sums.retired();
                 let stays = |cell: Cell| (!gone.contains(&cell.key())).then_some(cell);
                 source.totals.rewrite(stays);
                 source.sums_ns.rewrite(stays);
