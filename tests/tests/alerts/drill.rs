@@ -30,6 +30,15 @@ pub struct Pipeline {
 impl Pipeline {
     /// With nothing in it.
     pub fn new(catalogue: Arc<Catalogue>) -> Pipeline {
+        Pipeline::made(catalogue, None)
+    }
+
+    /// The same; keeps every Delta.
+    pub fn recording(catalogue: Arc<Catalogue>) -> Pipeline {
+        Pipeline::made(catalogue, Some(Vec::new()))
+    }
+
+    fn made(catalogue: Arc<Catalogue>, deltas: Option<Vec<Vec<u8>>>) -> Pipeline {
         let budgets = Budgets { tenants: 20_000, keys: 200_000, ..Budgets::default() };
         let registry = Arc::new(Registry::new(budgets, (1, 2), &[], &[], (0, 0)));
         let mut worker = Worker::new(registry, Limits::default(), 1);
@@ -37,7 +46,7 @@ impl Pipeline {
         worker.add(PartitionState::new(start.clone()), SourcePolicy::default());
         let (name, topics) = ("auth".to_string(), vec!["auth-events".to_string()]);
         let def = SourceDef { id: SOURCE, name, delay_s: 0, topics, grace: Graces::default() };
-        let mut pipeline = Pipeline { worker, durable: Durable::default(), catalogue, offset: 0, deltas: None };
+        let mut pipeline = Pipeline { worker, durable: Durable::default(), catalogue, offset: 0, deltas };
         pipeline.apply(Delta { new_sources: vec![def], new_partitions: vec![start], ..Delta::default() });
         pipeline
     }

@@ -2,6 +2,7 @@
 //! Those on the wall clock are tested where they are judged, in `crates/larum/src/health.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod days;
 mod drill;
 
 use std::sync::Arc;
