@@ -57,6 +57,16 @@ impl Prometheus {
         Prometheus::start_program(&program, &(configuration(target, interval_ms) + both), features)
     }
 
+    /// The same with rules, a file of Prometheus' own form.
+    pub fn start_ruled(target: &str, interval_ms: u64, rules: &str) -> anyhow::Result<Prometheus> {
+        let program = process::services("prometheus")?.join("bin/prometheus");
+        let file = tempfile::NamedTempFile::new().context("no temporary file for rules")?;
+        fs::write(file.path(), rules).context("cannot write rules")?;
+        let with_rules = format!("{}rule_files: ['{}']\n", configuration(target, interval_ms), file.path().display());
+        // They are read before it is ready.
+        Prometheus::start_program(&program, &with_rules, "exemplar-storage")
+    }
+
     fn start_configured(configuration: &str, features: &str) -> anyhow::Result<Prometheus> {
         let program = process::services("prometheus")?.join("bin/prometheus");
         Prometheus::start_program(&program, configuration, features)

@@ -143,7 +143,8 @@ impl OfSource {
             let known = alerts.get(&alert.name).is_some_and(|life| !life.is_empty());
             // Who is known is looked at, however little happens there now.
             let wanted = |key: &&KeyView| {
-                (known || key.events() >= events_min) && alert.tenants.as_ref().is_none_or(|tenants| tenants.contains(read.name(key.def.tenant)))
+                (known || key.events() >= events_min)
+                    && alert.tenants.as_ref().is_none_or(|tenants| tenants.contains(read.name(key.def.tenant)))
             };
             for key in candidates.iter().filter_map(|at| read.keys().get(*at as usize)).filter(wanted) {
                 let limit = limit(alert, || read.name(key.def.tenant));

@@ -388,9 +388,8 @@ impl Condition {
         match self {
             Condition::All(inner) => each(inner).into_iter().max().unwrap_or(0),
             Condition::Any(inner) => each(inner).into_iter().min().unwrap_or(0),
-            Condition::Ratio { floor, window_s, at: At::Own, .. } | Condition::Rise { floor, window_s, at: At::Own, .. } => {
-                of(*floor, *window_s)
-            }
+            Condition::Ratio { floor, window_s, at: At::Own, .. }
+            | Condition::Rise { floor, window_s, at: At::Own, .. } => of(*floor, *window_s),
             Condition::Silent { floor, usual_s, at: At::Own, .. } => of(*floor, *usual_s),
             // Of nobody in particular.
             Condition::Burn { objective, .. } if objectives.get(*objective).is_none_or(|of| of.tenants.is_empty()) => {

@@ -1,5 +1,6 @@
 //! `larum check`: every problem of a configuration at once, without touching anything.
 
+use larum_alert::Severity;
 use larum_kafka::security::Verify;
 
 use crate::config::{Config, Overrides, Problem};
@@ -38,6 +39,7 @@ pub fn describe(config: &Config) -> String {
     if let Some(otlp) = &config.otlp {
         text += &format!("pushes metrics to {} every {:?} as {}\n", otlp.link.endpoint, otlp.interval, otlp.instance);
     }
+    text += &alerts(config);
     for watched in &config.watched_groups {
         text += &format!("watches group {} in {}\n", watched.group, watched.topics.join(", "));
     }
@@ -57,6 +59,22 @@ pub fn describe(config: &Config) -> String {
     };
     text + "advice: set message.timestamp.type=LogAppendTime on the topics; a catch-up under CreateTime cannot clamp a \
             producer's false clock\n"
+}
+
+fn alerts(config: &Config) -> String {
+    let catalogue = &config.alerts.catalogue;
+    let of = |severity: Severity| catalogue.alerts.iter().filter(|alert| alert.severity == severity).count();
+    let told = match &config.alerts.receivers.urls[..] {
+        [] => "nobody: set alerts.alertmanagers".to_string(),
+        urls => urls.join(", "),
+    };
+    format!(
+        "judges {} alerts, {} of which page and {} of which are tickets, {} by a tested scenario, and tells {told}\n",
+        catalogue.alerts.len(),
+        of(Severity::Page),
+        of(Severity::Ticket),
+        catalogue.proven.len(),
+    )
 }
 
 fn topics(config: &Config) -> String {

@@ -64,6 +64,9 @@ pub struct ConfigArgs {
     /// TLS and users of that address, a file as Prometheus' exporters have it.
     #[arg(long, value_name = "FILE")]
     pub web_config: Option<PathBuf>,
+    /// Alertmanager to tell, scheme, host and port; may come several times.
+    #[arg(long = "alertmanager", value_name = "URL")]
+    pub alertmanagers: Vec<String>,
     /// First start only: where totals begin: end, earliest, or a time such as 2026-03-14T09:20:00Z.
     #[arg(long, value_name = "WHERE")]
     pub start_at: Option<String>,
@@ -81,6 +84,7 @@ impl ConfigArgs {
             state: self.state.clone(),
             listen: self.listen.clone(),
             web_config: self.web_config.clone(),
+            alertmanagers: self.alertmanagers.clone(),
             start_at: self.start_at.clone(),
             dead_letter_topic: self.dead_letter_topic.clone(),
         }

@@ -63,6 +63,7 @@ fn config(broker: &EmbeddedBroker, args: &DemoArgs, state: PathBuf) -> anyhow::R
         state: Some(state),
         listen: Some(args.listen.clone()),
         web_config: None,
+        alertmanagers: Vec::new(),
         start_at: Some("earliest".into()),
         dead_letter_topic: Some(DEAD_LETTERS.into()),
     };

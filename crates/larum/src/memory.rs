@@ -1,6 +1,7 @@
 //! Whether the budgets fit into the memory ceiling, and how much of it is left for what is counted.
 
 use larum_aggregate::Entry;
+use larum_alert::history::HISTORY_BYTES;
 use larum_view::memory::{KEY_BYTES_PLANNED, KEY_LOOKUP_BYTES, NAME_BYTES};
 
 use crate::config::Config;
@@ -19,7 +20,7 @@ const LINE_BYTES: u64 = 1500;
 /// What the configuration needs, part by part, bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
-    parts: [(&'static str, u64); 7],
+    parts: [(&'static str, u64); 8],
 }
 
 impl Needs {
@@ -27,6 +28,10 @@ impl Needs {
     pub fn of(config: &Config) -> Needs {
         let names = config.budgets.tenants as u64 + 4 * config.budgets.platform_names as u64;
         let (keys, workers) = (config.budgets.keys as u64, config.workers as u64);
+        // Regions, and tenants with objectives of their own.
+        let of_tenants =
+            config.alerts.catalogue.objectives.iter().map(|objective| objective.tenants.len() as u64).sum::<u64>();
+        let histories = config.budgets.platform_names as u64 + of_tenants;
         let open_bytes = (OPEN_ENTRIES_MAX * size_of::<Entry>()) as u64;
         Needs {
             parts: [
@@ -35,6 +40,7 @@ impl Needs {
                 ("open Deltas of the workers", DELTAS * workers * open_bytes),
                 ("dead_letters.outbox", config.dead_letters.outbox_bytes_max),
                 ("scrapes of limits.series", config.series_max * LINE_BYTES),
+                ("histories of regions", SNAPSHOT * histories * HISTORY_BYTES),
                 ("names", SNAPSHOT * names * NAME_BYTES),
                 ("keys", keys * (SNAPSHOT * KEY_BYTES_PLANNED + KEY_LOOKUP_BYTES * workers)),
             ],

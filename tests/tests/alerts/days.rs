@@ -23,8 +23,7 @@ fn fired(events: &[Event]) -> BTreeMap<Severity, BTreeMap<(String, String), usiz
 /// Twenty-four hours of 5,000 tenants with their daily peak, nightly trickle and usual failures.
 #[test]
 fn a_quiet_day_pages_nobody() {
-    let profile =
-        Profile { seed: 3, tenants: 5_000, regions: 4, diurnal: true, ..profile(60.0, None) };
+    let profile = Profile { seed: 3, tenants: 5_000, regions: 4, diurnal: true, ..profile(60.0, None) };
     let events = run(&profile, 86_400, &nothing, shipped());
     let fired = fired(&events);
     for event in events.iter().filter(|event| event.became == Became::Firing) {
@@ -47,7 +46,7 @@ fn login(second: i64, tenant: &str, count: u32, outcome: &str, reason: &str) -> 
 /// Each of 2,000 tenants has more than two logins a second, told of in bundles of seventy; from an hour on they fail.
 fn outage(second: i64, reason: &str) -> Vec<String> {
     let one = |tenant: i64| {
-        let fails = second >= 4_000 && second < 5_200;
+        let fails = (4_000..5_200).contains(&second);
         let (outcome, reason) = if fails { ("failure", reason) } else { ("success", "") };
         login(second, &format!("t-{tenant}"), 70, outcome, reason)
     };

@@ -376,6 +376,7 @@ impl Rig {
         self.spoil(&mut recovered.commits);
         let durable = Durable::recover(recovered.snapshot.as_deref(), &recovered.commits, &shipped());
         let durable = durable.map_err(|error| format!("recovery: {error}"))?;
+        self.check_alerts(&durable)?;
         let (names, keys): (Vec<_>, Vec<_>) =
             (durable.view.names().cloned().collect(), durable.view.keys().map(|k| k.def).collect());
         let registry = Registry::new(budgets(self.minted), (1, 2), &names, &keys, durable.view.next_ids());
@@ -386,6 +387,16 @@ impl Rig {
         self.to_deliver.clear();
         self.assign(registry);
         self.check(true, false)
+    }
+
+    /// A restart neither resolves nor fires anything: where it goes on from the tick that was visible, from its alerts too.
+    fn check_alerts(&self, recovered: &Durable) -> Result<(), String> {
+        let before = self.durable.read().unwrap();
+        let tick = |durable: &Durable| durable.view.source(SOURCE).and_then(|source| source.tick);
+        if self.fault.is_none() && tick(&before) == tick(recovered) {
+            same("alerts", &recovered.alerts, &before.alerts)?;
+        }
+        Ok(())
     }
 
     /// The deliberate faults that happen at recovery.

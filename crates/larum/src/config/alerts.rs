@@ -33,14 +33,15 @@ const DASHBOARD_URL: &str =
 const RUNBOOK_URL: &str = "config/runbooks/{alert}.md";
 
 /// Reads the section.
-pub fn read(reader: &mut Reader<'_>, listen: &str) -> AlertsConfig {
+pub fn read(reader: &mut Reader<'_>, flags: &[String], listen: &str) -> AlertsConfig {
     let mut alerts = reader.map("alerts");
     let path = |reader: &mut Reader<'_>, key| reader.optional_text(key).map(PathBuf::from);
     let catalogue = match path(&mut alerts, "catalogue") {
         Some(file) => read_catalogue(&mut alerts, &file),
         None => shipped(),
     };
-    let urls = alerts.texts("alertmanagers");
+    let in_file = alerts.texts("alertmanagers");
+    let urls = if flags.is_empty() { in_file } else { flags.to_vec() };
     if let Some(other) = urls.iter().find(|url| !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))) {
         alerts.complain("alertmanagers", &format!("takes URLs such as http://localhost:9093, not {other}"));
     }

@@ -144,6 +144,8 @@ pub struct Overrides {
     pub listen: Option<String>,
     /// `--web-config`
     pub web_config: Option<PathBuf>,
+    /// `--alertmanager`, each
+    pub alertmanagers: Vec<String>,
     /// `--start-at`
     pub start_at: Option<String>,
     /// `--dead-letter-topic`
@@ -255,7 +257,7 @@ fn read(reader: &mut Reader<'_>, overrides: &Overrides) -> Config {
     }
     let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464)));
     let otlp = otlp::read(reader, listen.port());
-    let alerts = alerts::read(reader, &listen.to_string());
+    let alerts = alerts::read(reader, &overrides.alertmanagers, &listen.to_string());
     let mut limits = reader.map("limits");
     let budgets = Budgets {
         tenants: limits.number("tenants", 10_000, 2..=1_000_000) as usize,
