@@ -120,7 +120,7 @@ fn with_alertmanager(kafka: &Kafka, alertmanager: &Alertmanager) -> anyhow::Resu
         let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a run panicked"))?)
     })?;
-    Ok(seconds.into_inner().map_err(|_| anyhow::anyhow!("a run panicked"))?)
+    seconds.into_inner().map_err(|_| anyhow::anyhow!("a run panicked"))
 }
 
 fn with_prometheus(kafka: &Kafka, prometheus: &Prometheus) -> anyhow::Result<Vec<f64>> {
