@@ -121,6 +121,8 @@ impl OfSource {
     /// Adds what the tick counted to the histories.
     fn count(&mut self, read: &TickRead<'_>, catalogue: &Catalogue) {
         let end_s = read.end_s();
+        // A name that was given up may come back under another id.
+        self.histories.retain(|(tenant, region), _| read.knows(*tenant) && read.knows(*region));
         self.histories.values_mut().for_each(|history| history.advance(end_s));
         for added in read.added() {
             if added.tenant == NameId::NONE || catalogue.has_history(read.name(added.tenant)) {
@@ -171,6 +173,10 @@ impl OfSource {
             let Some(life) = alerts.get_mut(&alert.name) else { continue };
             let times = Times { for_s: alert.for_s, keep_s: alert.keep_firing_for_s };
             let mut of_alert = |instance: &Instance, became| tell(alert, instance, became);
+            // While a partition is missing nothing is known to be over.
+            if read.misses_some() {
+                life.keep(read.tick);
+            }
             life.settle(read.tick, times, alert.per == Per::Tenant, &mut of_alert);
         }
         alerts.retain(|_, life| !life.is_empty() || life.held_back > 0);
@@ -265,7 +271,7 @@ impl Burns<'_> {
                     let sum = |measure: Measure| history.sum(measure, span_s, self.end_s);
                     let (all, bad) = (sum(objective.all), sum(objective.bad));
                     if all > 0 {
-                        let seen = (self.span_s(span_s) / f64::from(span_s)).min(1.0);
+                        let seen = history.seen(span_s, self.end_s).min(self.span_s(span_s) / f64::from(span_s));
                         let rate = bad as f64 / all as f64 * seen / (1.0 - objective.target);
                         show(*tenant, *region, &objective.name, span_s, rate);
                     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use larum_aggregate::Distinct;
-use larum_aggregate::time::{SECOND_NS, Window};
+use larum_aggregate::time::{LONGEST_WINDOW_S, SECOND_NS, Window};
 use larum_event::{Kind, Op};
 use larum_view::{Looks, Measure};
 
@@ -388,14 +388,23 @@ impl Condition {
         match self {
             Condition::All(inner) => each(inner).into_iter().max().unwrap_or(0),
             Condition::Any(inner) => each(inner).into_iter().min().unwrap_or(0),
-            Condition::Ratio { floor, window_s, at: At::Own, .. }
-            | Condition::Rise { floor, window_s, at: At::Own, .. } => of(*floor, *window_s),
-            Condition::Silent { floor, usual_s, at: At::Own, .. } => of(*floor, *usual_s),
+            // What is named twice is counted twice.
+            Condition::Ratio { floor, window_s, to: many, at: At::Own, .. }
+            | Condition::Rise { floor, window_s, of: many, at: At::Own, .. } => {
+                of(*floor / many.len().max(1) as f64, *window_s)
+            }
+            Condition::Silent { floor, usual_s, of: many, at: At::Own, .. } => {
+                of(*floor / many.len().max(1) as f64, *usual_s)
+            }
             // Of nobody in particular.
             Condition::Burn { objective, .. } if objectives.get(*objective).is_none_or(|of| of.tenants.is_empty()) => {
                 u64::MAX
             }
-            Condition::Burn { pairs, .. } => pairs.iter().map(|pair| of(pair.floor, pair.short_s)).min().unwrap_or(0),
+            Condition::Burn { pairs, .. } => {
+                let within =
+                    |pair: &BurnPair| if pair.short_s > LONGEST_WINDOW_S { 0 } else { of(pair.floor, pair.short_s) };
+                pairs.iter().map(within).min().unwrap_or(0)
+            }
             _ => 0,
         }
     }

@@ -32,6 +32,8 @@ pub struct History {
     tiers: [Slots; TIERS.len()],
     /// Panes that windows have not come to, because they end before the tick.
     ahead: BTreeMap<u32, Counts>,
+    /// When the first pane came that it counts, Unix seconds.
+    began_s: Option<u32>,
 }
 
 fn add(to: &mut Counts, counts: &Counts) {
@@ -56,6 +58,8 @@ impl History {
         if pane_s > end_s {
             return add(self.ahead.entry(pane_s).or_insert([0; MEASURES]), counts);
         }
+        let began_s = self.began_s.get_or_insert(pane_s);
+        *began_s = pane_s.min(*began_s);
         for ((width_s, reach_s), slots) in TIERS.into_iter().zip(&mut self.tiers) {
             if pane_s >= start_s(reach_s, end_s) {
                 add(slots.entry(pane_s / width_s).or_insert([0; MEASURES]), counts);
@@ -78,6 +82,12 @@ impl History {
             }
             self.add(pane_s, &counts, end_s);
         }
+    }
+
+    /// Share of a span that it was there for, 0 to 1: what was before is not known.
+    pub fn seen(&self, span_s: SpanS, end_s: u32) -> f64 {
+        let start_s = start_s(span_s, end_s).max(self.began_s.unwrap_or(end_s));
+        (f64::from(end_s.saturating_add(1).saturating_sub(start_s)) / f64::from(span_s)).min(1.0)
     }
 
     /// Whether it holds nothing.

@@ -260,7 +260,15 @@ impl Ground<'_> {
     pub fn burn_rate(&self, subject: Subject<'_>, objective: usize, span_s: SpanS) -> f64 {
         let Some(objective) = self.catalogue.objectives.get(objective) else { return 0.0 };
         let share = self.ratio(subject, objective.bad, &[objective.all], span_s, 0.0).unwrap_or(0.0);
-        let seen = (self.read.span_s(Window { span_s }) / f64::from(span_s)).min(1.0);
+        let mut seen = (self.read.span_s(Window { span_s }) / f64::from(span_s)).min(1.0);
+        let place = match subject {
+            Subject::Tenant(key) => Some((key.def.tenant, key.def.region)),
+            Subject::Region(region) => Some((NameId::NONE, region)),
+            _ => None,
+        };
+        if let Some(history) = place.and_then(|place| self.histories.get(&place)) {
+            seen = seen.min(history.seen(span_s, self.read.end_s()));
+        }
         share * seen / (1.0 - objective.target)
     }
 

@@ -156,6 +156,12 @@ impl<K: Ord> Life<K> {
         }
     }
 
+    /// Keeps what fires as it is: whether it holds cannot be told now.
+    pub fn keep(&mut self, at_s: u32) {
+        let all = self.instances.values_mut().chain(self.storms.values_mut());
+        all.filter(|instance| instance.fires()).for_each(|instance| instance.held_s = at_s);
+    }
+
     /// Ends a tick in which everything that holds was noted: what held long enough fires, what did not hold is over.
     pub fn settle(&mut self, at_s: u32, times: Times, is_of_tenants: bool, tell: Tell<'_>) {
         let is_over = |instance: &Instance| match instance.fired_s {
@@ -172,10 +178,13 @@ impl<K: Ord> Life<K> {
         });
         if is_of_tenants {
             self.storms(at_s, times, tell);
+        } else {
+            self.storms.clear();
         }
         for instance in self.instances.values_mut().filter(|instance| !instance.fires()) {
-            if self.storms.contains_key(&instance.texts.region) {
-                if !instance.held_back {
+            if let Some(storm) = self.storms.get(&instance.texts.region) {
+                // One that does not fire itself yet only keeps others waiting.
+                if storm.fires() && !instance.held_back {
                     (instance.held_back, self.held_back) = (true, self.held_back + 1);
                 }
                 continue;
@@ -184,7 +193,7 @@ impl<K: Ord> Life<K> {
                 // The storm is over; whoever still has it, has it for himself from now on.
                 instance.since_s = at_s;
             }
-            if at_s - instance.since_s >= times.for_s {
+            if at_s.saturating_sub(instance.since_s) >= times.for_s {
                 instance.fired_s = Some(at_s);
                 tell(instance, Became::Firing);
             }
@@ -222,7 +231,7 @@ impl<K: Ord> Life<K> {
             }
         }
         self.storms.retain(|_, storm| {
-            if !storm.fires() && storm.held_s == at_s && at_s - storm.since_s >= times.for_s {
+            if !storm.fires() && storm.held_s == at_s && at_s.saturating_sub(storm.since_s) >= times.for_s {
                 storm.fired_s = Some(at_s);
                 tell(storm, Became::Firing);
             }

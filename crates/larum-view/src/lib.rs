@@ -39,5 +39,5 @@ pub use samples::Samples;
 pub use scan::{Counted, HistogramTotals, Wanted, WindowSums};
 pub use signals::{SIGNALS, Signal};
 pub use sums::{Added, Looks, place_of};
-pub use tick::{SETTLED_S, TickRead, TickWatcher};
+pub use tick::{TickRead, TickWatcher};
 pub use view::{PartitionView, SourceView, View};

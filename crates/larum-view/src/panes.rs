@@ -96,26 +96,35 @@ impl Panes {
     /// The runs of the window that ends with the pane of second `end_s`.
     pub fn window(&self, window: Window, end_s: u32) -> impl Iterator<Item = &Run<u64>> {
         let start_s = window.start_s(end_s);
-        let tens = self.tens.range(start_s.div_ceil(600)..);
-        let minutes = self.minutes.range(start_s.div_ceil(60)..);
-        let fine = self.fine.range(start_s.div_ceil(PANE_S)..=(end_s / PANE_S).max(start_s.div_ceil(PANE_S)));
+        let up_to = |width_s: u32| start_s.div_ceil(width_s)..=(end_s / width_s).max(start_s.div_ceil(width_s));
+        let tens = self.tens.range(up_to(600));
+        let minutes = self.minutes.range(up_to(60));
+        let fine = self.fine.range(up_to(PANE_S));
         tens.chain(minutes).chain(fine).flat_map(|(_, pane)| pane.runs())
     }
 
-    /// The runs of panes that begin in a stretch of seconds; both its ends are such that no pane lies across.
-    pub fn between(&self, seconds: Range<u32>) -> impl Iterator<Item = &Run<u64>> {
+    /// The runs of panes that begin in a stretch of seconds, with where they begin.
+    pub fn between(&self, seconds: Range<u32>) -> impl Iterator<Item = (u32, &Run<u64>)> {
         let tiers = [(&self.tens, 600), (&self.minutes, 60), (&self.fine, PANE_S)];
         let places = move |width_s: u32| {
             let first = seconds.start.div_ceil(width_s);
             first..seconds.end.div_ceil(width_s).max(first)
         };
-        tiers.into_iter().flat_map(move |(tier, width_s)| tier.range(places(width_s))).flat_map(|(_, pane)| pane.runs())
+        let panes = tiers.into_iter().flat_map(move |(tier, width_s)| {
+            tier.range(places(width_s)).map(move |(pane, ledger)| (pane * width_s, ledger))
+        });
+        panes.flat_map(|(second, ledger)| ledger.runs().iter().map(move |run| (second, run)))
     }
 
-    /// The runs of panes of 10 s that begin in a stretch of seconds, with where they begin.
-    pub fn fine_between(&self, seconds: Range<u32>) -> impl Iterator<Item = (u32, &Run<u64>)> {
-        let places = seconds.start.div_ceil(PANE_S)..seconds.end.div_ceil(PANE_S).max(seconds.start.div_ceil(PANE_S));
-        self.fine.range(places).flat_map(|(pane, ledger)| ledger.runs().iter().map(move |run| (pane * PANE_S, run)))
+    /// First second of the pane in which a 10 s pane is kept.
+    pub fn kept_s(&self, pane: u32) -> u32 {
+        let second = pane.saturating_mul(PANE_S);
+        let width_s = match self.edges {
+            Edges { fine_s, .. } if second >= fine_s => PANE_S,
+            Edges { minutes_s, .. } if second >= minutes_s => 60,
+            _ => 600,
+        };
+        second - second % width_s
     }
 
     /// Bytes that the panes take.

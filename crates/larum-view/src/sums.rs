@@ -156,6 +156,18 @@ impl SourceSums {
             self.starts_s = starts_s;
             return self.rebuild(panes, keys);
         };
+        if end_s < before_s {
+            // The source's delay was raised.
+            self.starts_s = starts_s;
+            keys.iter_mut().for_each(|key| key.sums.0 = None);
+            self.services.clear();
+            self.tokens.clear();
+            return self.rebuild(panes, keys);
+        }
+        if end_s.is_multiple_of(600) {
+            self.services.retain(|_, sums| !sums.is_empty());
+            self.tokens.retain(|_, windows| windows.iter().flatten().any(|n| *n > 0));
+        }
         let starts_before_s = std::mem::replace(&mut self.starts_s, starts_s);
         let pane = |second: u32| second - second % PANE_S;
         let entered = pane(before_s) + PANE_S..pane(end_s) + PANE_S;
@@ -165,7 +177,7 @@ impl SourceSums {
             if left.is_empty() {
                 continue;
             }
-            for run in panes.between(left) {
+            for (_, run) in panes.between(left) {
                 self.count(run, 1 << at, Sign::Minus, keys);
             }
         }
@@ -173,7 +185,7 @@ impl SourceSums {
         if entered.is_empty() {
             return;
         }
-        for (pane_s, run) in panes.fine_between(entered) {
+        for (pane_s, run) in panes.between(entered) {
             self.count(run, self.windows_of(pane_s), Sign::Plus, keys);
         }
     }
@@ -195,9 +207,9 @@ impl SourceSums {
     }
 
     /// Counts what the tick holds of a pane.
-    pub(crate) fn add(&mut self, pane: u32, run: &Run<u64>, keys: &mut [KeyView]) {
+    pub(crate) fn add(&mut self, pane: u32, run: &Run<u64>, panes: &Panes, keys: &mut [KeyView]) {
         let pane_s = pane.saturating_mul(PANE_S);
-        let of_windows = self.windows_of(pane_s);
+        let of_windows = self.windows_of(panes.kept_s(pane));
         let first = self.added.len();
         self.visit(run, keys, |sums, key_at, key, counts, cells| {
             let KeyDef { tenant, region, .. } = key.def;

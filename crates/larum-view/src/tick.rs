@@ -50,9 +50,10 @@ impl TickWatcher for Unwatched {
 
 /// Each tick looks after one in so many keys: who was seen is forgotten within so many ticks.
 const SWEEP_TICKS: u32 = 60;
-/// After so many seconds without records nothing changes any more, in windows and in what rules remember: then ticks are
-/// passed over.
-pub const SETTLED_S: u32 = 4 * 86_400;
+/// After so many seconds without records all windows are empty: then only every ten minutes is looked at.
+const QUIET_S: u32 = 7 * 3_600;
+/// After so many nothing changes any more in what rules remember either: then ticks are passed over.
+const SETTLED_S: u32 = 4 * 86_400;
 
 impl View {
     /// Applies every tick that ends at or before the clock, in order.
@@ -82,8 +83,15 @@ impl View {
             if tick == target {
                 break;
             }
-            let is_settled = tick.saturating_sub(busy_s) > SETTLED_S;
-            let next = if is_settled { due.keys().next().copied().unwrap_or(target) } else { 0 };
+            let come = due.keys().next().copied().unwrap_or(target);
+            let quiet_s = tick.saturating_sub(busy_s);
+            let next = if quiet_s > SETTLED_S {
+                come
+            } else if quiet_s > QUIET_S {
+                (tick / 600 + 1).saturating_mul(600).min(come)
+            } else {
+                tick + 1
+            };
             tick = next.clamp(tick + 1, target);
         }
         source.sums.end();
@@ -138,7 +146,7 @@ impl SourceView {
         for group in due.values().flat_map(|pending| &pending.groups) {
             if let Some(pane) = group.pane {
                 self.panes.add(pane, &group.counts, &oldest);
-                self.sums.add(pane, &group.counts, &mut self.keys);
+                self.sums.add(pane, &group.counts, &self.panes, &mut self.keys);
             }
         }
         self.apply_sightings(&due, oldest[0] / PANE_S);
@@ -219,6 +227,11 @@ impl<'v> TickRead<'v> {
         }
     }
 
+    /// Whether a name has not been given up.
+    pub fn knows(&self, id: NameId) -> bool {
+        id == NameId::NONE || id == NameId::OTHER || self.names.contains_key(&id)
+    }
+
     /// The second whose pane ends the windows.
     pub fn end_s(&self) -> u32 {
         self.tick.saturating_sub(self.source.def.delay_s)
@@ -261,6 +274,11 @@ impl<'v> TickRead<'v> {
         let buckets = self.source.sums.token_buckets(region, op, place_of(window)?);
         let requests = buckets.iter().map(|(_, n)| n).sum();
         Some((quantile_seconds(&buckets, q)?, requests))
+    }
+
+    /// Whether the clock does not wait for one of the partitions.
+    pub fn misses_some(&self) -> bool {
+        self.left_out
     }
 
     /// First second of a window, and whether it misses something: it reaches before the start or a loss, or a partition

@@ -162,6 +162,11 @@ impl View {
         }
     }
 
+    /// Whether a name has not been given up.
+    pub fn knows(&self, id: NameId) -> bool {
+        id == NameId::NONE || id == NameId::OTHER || self.names.contains_key(&id)
+    }
+
     fn read(&mut self, part: PartCut) {
         let Some(partition) = self.partitions.get_mut(&part.id) else { return };
         if part.from != partition.next {

@@ -143,3 +143,54 @@ fn a_topic_that_is_not_read_any_more_is_not_waited_for() {
     view.apply(Delta { new_sources: vec![def], sources: vec![clock(T + 1, vec![])], ..Delta::default() });
     assert!(view.is_catching_up(view.source(SOURCE).unwrap(), T * SECOND_NS), "read again, it is waited for");
 }
+
+/// What rules look at is kept from tick to tick; it stays what the panes hold when a source's delay is raised or lowered, and
+/// when the clock jumps.
+#[test]
+fn sums_follow_the_panes_when_the_delay_changes() {
+    use larum_aggregate::{Entry, KeyDef, KeyId, NameDef, NameId, NameKind, seal};
+    for seed in 0..20 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut view = view(&[Cover::Birth], 0);
+        let name = |id, kind| NameDef { id: NameId(id), kind, text: format!("n{id}") };
+        let key = |id: u32| KeyDef {
+            id: KeyId(id),
+            source: SOURCE,
+            tenant: NameId(1 + id),
+            region: NameId(90),
+            component: NameId::NONE,
+        };
+        let names = (1..4).map(|id| name(id, NameKind::Tenant)).chain([name(90, NameKind::Region)]).collect();
+        view.apply(Delta { names, keys: (0..3).map(key).collect(), ..Delta::default() });
+        let mut tick = T as u32;
+        for round in 0..200 {
+            tick += [1, 1, 9, 70, 4_000][rng.usize(..5)];
+            let mut entries: Vec<Entry> = (0..rng.usize(..9))
+                .map(|_| {
+                    let pane = (tick - rng.u32(..400)) / 10;
+                    Entry::new(tick, Some(pane), true, KeyId(rng.u32(..3)), 60, 1).measured(9, 5)
+                })
+                .collect();
+            let mut delta = Delta {
+                groups: seal(SOURCE, &mut entries),
+                sources: vec![clock(i64::from(tick) + 1, vec![])],
+                ..Delta::default()
+            };
+            if round % 40 == 39 {
+                let delay_s = [0, 95, 600][rng.usize(..3)];
+                let topics = vec!["t".into()];
+                let grace = Graces::default();
+                delta.new_sources = vec![SourceDef { id: SOURCE, name: "s".into(), delay_s, topics, grace }];
+            }
+            view.apply(delta);
+            for (key, kept, fresh) in view.told_twice(SOURCE) {
+                assert_eq!(
+                    kept,
+                    fresh,
+                    "seed {seed} round {round} key {key} delay {}",
+                    view.source(SOURCE).unwrap().def.delay_s
+                );
+            }
+        }
+    }
+}

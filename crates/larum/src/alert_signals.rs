@@ -51,7 +51,8 @@ impl AlertSignals<'_> {
     fn states(&self, sink: &mut impl Sink) {
         let mut found: Vec<(&str, &Instance, bool)> = Vec::new();
         let mut held_back: BTreeMap<&str, u64> = BTreeMap::new();
-        for (_, source) in self.alerts.sources() {
+        let is_read = |id| self.view.source(id).is_some_and(|source| !source.def.topics.is_empty());
+        for (_, source) in self.alerts.sources().filter(|(id, _)| is_read(**id)) {
             for (name, life) in &source.alerts {
                 found.extend(all(life).map(|(instance, is_storm)| (name.as_str(), instance, is_storm)));
                 *held_back.entry(name).or_default() += life.held_back;
@@ -112,6 +113,9 @@ impl AlertSignals<'_> {
             self.rates(sink, (source, of_source), &shown, rates);
             let names: Vec<(u32, String)> = SPANS_S.iter().map(|span_s| (*span_s, span_name(*span_s))).collect();
             shown.visit(|tenant, region, objective, span_s, rate| {
+                if !self.view.knows(tenant) || !self.view.knows(region) {
+                    return;
+                }
                 let name = names.iter().find(|(of, _)| *of == span_s).map_or("", |(_, name)| name);
                 let (tenant, region) = (self.view.name(tenant), self.view.name(region));
                 sink.scope(&[("source", &source.def.name), ("objective", objective)], None);
@@ -128,7 +132,11 @@ impl AlertSignals<'_> {
         shown: &Burns<'_>,
         family: larum_view::Family,
     ) {
-        for ((_, region), history) in of_source.histories.iter().filter(|((tenant, _), _)| *tenant == NameId::NONE) {
+        for ((tenant, region), history) in of_source.histories.iter() {
+            // What was given up since the last tick is shown no more.
+            if *tenant != NameId::NONE || !self.view.knows(*region) {
+                continue;
+            }
             for measure in Measure::ALL {
                 let longest_s = SPANS_S[SPANS_S.len() - 1];
                 if history.sum(*measure, longest_s, shown.end_s) == 0 {

@@ -102,13 +102,17 @@ impl HealthWatch {
         for alert in catalogue.alerts.iter().filter(|alert| alert.per.is_of_runtime()) {
             let found: Vec<(Found, Texts)> = match alert.per {
                 Per::Feed => (feeds.iter())
-                    .filter_map(|(texts, values)| Some((holds(&alert.when, values)?, texts.clone())))
+                    .filter_map(|(texts, values)| Some((judged(alert, |one| holds(one, values))?, texts.clone())))
                     .collect(),
                 Per::Consumer => (seen.consumers.iter())
-                    .filter_map(|consumer| Some((stands(&alert.when, consumer)?, consumer.texts.clone())))
+                    .filter_map(|one| Some((judged(alert, |conditions| stands(conditions, one))?, one.texts.clone())))
                     .collect(),
-                _ => holds(&alert.when, &larum).map(|found| (found, Texts::default())).into_iter().collect(),
+                _ => {
+                    judged(alert, |one| holds(one, &larum)).map(|found| (found, Texts::default())).into_iter().collect()
+                }
             };
+            let is_muted = alert.mutes.iter().any(|mute| mute.mutes(("", "", ""), now_s));
+            let found = if is_muted { Vec::new() } else { found };
             alerts.judge(alert, now_s, found, &mut |instance, became| tell(alert, instance, became));
         }
     }
@@ -165,6 +169,12 @@ impl HealthWatch {
     }
 }
 
+/// Whether all of `when` hold, and none of `unless`.
+fn judged(alert: &Alert, holds: impl Fn(&[Condition]) -> Option<Found>) -> Option<Found> {
+    let is_excused = alert.unless.iter().any(|one| holds(std::slice::from_ref(one)).is_some());
+    holds(&alert.when).filter(|_| !is_excused)
+}
+
 fn unit(health: Health) -> Unit {
     match health {
         Health::ClockAge => Unit::Seconds,
@@ -192,6 +202,8 @@ fn holds(conditions: &[Condition], values: &Values) -> Option<Found> {
 fn stands(conditions: &[Condition], consumer: &Consumer) -> Option<Found> {
     let is_so = |condition: &Condition| match condition {
         Condition::All(inner) => stands(inner, consumer).is_some(),
+        Condition::Any(inner) => inner.iter().any(|one| stands(std::slice::from_ref(one), consumer).is_some()),
+        Condition::Always => true,
         Condition::Consumer { at_least } => consumer.state >= *at_least,
         _ => false,
     };

@@ -84,6 +84,14 @@ fn describe(place: &RecordPlace, found: &OneRecord, policy: &SourcePolicy, confi
         Ok(json) => serde_json::to_string_pretty(&json).unwrap_or_default(),
         Err(_) => String::from_utf8_lossy(value).escape_debug().to_string(),
     };
+    // A terminal obeys more than letters.
+    let is_plain = |c: char| {
+        c == '\n'
+            || !(c.is_control()
+                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+    };
+    let shown: String =
+        shown.chars().map(|c| if is_plain(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect();
     let _ = writeln!(text, "{shown}");
     let mut events = String::new();
     let mut decoder = Decoder::new(config.limits);

@@ -17,6 +17,9 @@ const SNAPSHOT: u64 = 2;
 /// their way at once, and in the pushes that wait, bytes.
 const LINE_BYTES: u64 = 1500;
 
+/// Regions that a tenant with objectives is served in.
+const REGIONS_PLANNED: u64 = 12;
+
 /// What the configuration needs, part by part, bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
@@ -31,7 +34,7 @@ impl Needs {
         // Regions, and tenants with objectives of their own.
         let of_tenants =
             config.alerts.catalogue.objectives.iter().map(|objective| objective.tenants.len() as u64).sum::<u64>();
-        let histories = config.budgets.platform_names as u64 + of_tenants;
+        let histories = config.budgets.platform_names as u64 + of_tenants * REGIONS_PLANNED;
         let open_bytes = (OPEN_ENTRIES_MAX * size_of::<Entry>()) as u64;
         Needs {
             parts: [

@@ -28,8 +28,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const HEALTH_EVERY_NS: i64 = SECOND_NS;
 /// What is over is told for so long, ns: whoever did not hear of it may hear of it again.
 const RESOLVED_FOR_NS: i64 = 15 * 60 * SECOND_NS;
-/// Without further word what was told is over after so many times the time between tellings.
+/// Without further word what was told is over after so many times the time between tellings, and not before a restart's
+/// alerts about Larum itself, whose `for` begins anew, can be told again.
 const HORIZON: i64 = 5;
+const HORIZON_MIN_S: i64 = 600;
+/// Most new alerts at a look whose facts are looked up.
+const FACTS_MAX: usize = 64;
 /// Most alerts that are told at once.
 const TOLD_MAX: usize = 10_000;
 
@@ -66,7 +70,8 @@ pub struct Notifier {
     looked_ns: i64,
     /// Number of the next transition that was not seen, and the number of sources that caught up.
     seen: (u64, usize),
-    started_ns: i64,
+    /// Since when something waits to be taken by anybody, Unix ns.
+    asked_ns: Option<i64>,
 }
 
 impl Notifier {
@@ -85,7 +90,7 @@ impl Notifier {
             sent_ns: 0,
             looked_ns: 0,
             seen: (u64::MAX, 0),
-            started_ns: now_ns(),
+            asked_ns: None,
         };
         std::thread::Builder::new().name("alerts".into()).spawn(move || {
             while !stop.load(Ordering::Relaxed) {
@@ -109,6 +114,9 @@ impl Notifier {
             self.told.retain(|_, told| told.over.is_none_or(|(_, seen_ns)| now_ns - seen_ns < RESOLVED_FOR_NS));
             let messages: Vec<Message> = self.told.iter().map(|(who, told)| self.message(who, told, now_ns)).collect();
             self.sender.tell(now_ns, &messages);
+            if !messages.is_empty() {
+                self.asked_ns.get_or_insert(now_ns);
+            }
         }
         self.pages.handles.own.refresh_alerts(&self.sender.counts);
     }
@@ -135,11 +143,12 @@ impl Notifier {
         changed
     }
 
-    fn see(&self, now_ns: i64) -> Seen {
+    fn see(&mut self, now_ns: i64) -> Seen {
+        let taken_ns = self.sender.counts.taken_ns.load(Ordering::Relaxed);
+        self.asked_ns = self.asked_ns.filter(|asked_ns| taken_ns < *asked_ns);
         let own = &self.pages.handles.own;
         let resend_ns = self.config.alerts.resend.as_nanos() as i64;
-        let taken_ns = self.sender.counts.taken_ns.load(Ordering::Relaxed).max(self.started_ns);
-        let is_told = self.config.alerts.receivers.urls.is_empty() || now_ns - taken_ns < 3 * resend_ns;
+        let waits = self.asked_ns.is_some_and(|asked_ns| now_ns - asked_ns > 3 * resend_ns);
         let consumer = |(labels, state, lag_s): ([String; 4], i64, f64)| {
             let [source, group, topic, partition] = labels;
             Consumer { texts: Texts { source, group, topic, partition, ..Texts::default() }, state, lag_s }
@@ -149,7 +158,7 @@ impl Notifier {
             hidden_share: self.pages.hidden_share(),
             admission_closed: own.admission_closed.get() != 0,
             pushes_failed: own.pushes_failed(),
-            nobody_told: !is_told,
+            nobody_told: waits && !self.config.alerts.receivers.urls.is_empty(),
             consumers: own.consumers().into_iter().map(consumer).collect(),
         }
     }
@@ -168,7 +177,10 @@ impl Notifier {
         self.seen = number;
         let mut firing: BTreeMap<Who, Firing> = BTreeMap::new();
         for (id, of_source) in durable.alerts.sources() {
-            let Some(source) = durable.view.source(*id) else { continue };
+            // What is read no more says nothing any more.
+            let Some(source) = durable.view.source(*id).filter(|source| !source.def.topics.is_empty()) else {
+                continue;
+            };
             for (name, life) in &of_source.alerts {
                 for instance in life.firing() {
                     let may_be_told = is_live(source) || began_live(&durable.view, source, instance);
@@ -228,7 +240,9 @@ impl Notifier {
         }
         let wanted: Vec<Wanted> =
             new.iter().map(|((name, texts, _), told)| wanted(catalogue.alert(name), texts, told)).collect();
-        let found = facts(&durable.view, &durable.samples, &wanted);
+        let few = &wanted[..wanted.len().min(FACTS_MAX)];
+        let mut found = facts(&durable.view, &durable.samples, few);
+        found.resize_with(wanted.len(), Facts::default);
         for ((who, mut told), facts) in new.into_iter().zip(found) {
             told.facts = facts;
             self.told.insert(who, told);
@@ -239,7 +253,7 @@ impl Notifier {
     fn message(&self, (name, texts, is_storm): &Who, told: &Told, now_ns: i64) -> Message {
         let config = &self.config.alerts;
         let now_s = now_ns / SECOND_NS;
-        let horizon_s = HORIZON * config.resend.as_secs().max(1) as i64;
+        let horizon_s = (HORIZON * config.resend.as_secs().max(1) as i64).max(HORIZON_MIN_S);
         let ends_s = match told.over {
             // Its clock may be ahead of ours by a little; what lies ahead is not over.
             Some((over_s, _)) => i64::from(over_s).min(now_s),

@@ -34,7 +34,7 @@ impl Teller {
             let old = source.changes.iter().filter(|change| change.tick < recent);
             told.insert(source.def.id, old.map(|change| change.place).collect());
         }
-        let clock_s = view.sources().filter_map(|source| source.tick).max().unwrap_or(0);
+        let clock_s = view.sources().filter_map(|source| source.tick).min().unwrap_or(0);
         let old = alerts.transitions.iter().rev().find(|transition| transition.at_s + AGAIN_S < clock_s);
         Teller { told, next: old.map_or(0, |transition| transition.number + 1) }
     }
@@ -66,7 +66,10 @@ impl Teller {
 fn shown(text: &str) -> &str {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:/-+ ".contains(c);
     let is_thing = !text.is_empty() && text.len() <= 64 && text.chars().all(is_plain);
-    if is_thing && text.parse::<IpAddr>().is_err() { text } else { "(not shown)" }
+    // With a port or the length of a network behind it, too.
+    let is_address = text.parse::<IpAddr>().is_ok()
+        || text.split([':', '/']).next().is_some_and(|first| first.parse::<std::net::Ipv4Addr>().is_ok());
+    if is_thing && !is_address { text } else { "(not shown)" }
 }
 
 /// A change in plain words.
@@ -146,7 +149,17 @@ mod tests {
         for plain in ["token-issuer", "1.8.2", "eu-west-1/prod", "canary 5"] {
             assert_eq!(shown(plain), plain);
         }
-        for other in ["", "j.doe@example.com", "a\nb", "key=sk_live", "üñ", "203.0.113.7", &"x".repeat(65)] {
+        for other in [
+            "",
+            "j.doe@example.com",
+            "a\nb",
+            "key=sk_live",
+            "üñ",
+            "203.0.113.7",
+            "203.0.113.7:443",
+            "10.0.0.0/8",
+            &"x".repeat(65),
+        ] {
             assert_eq!(shown(other), "(not shown)");
         }
     }

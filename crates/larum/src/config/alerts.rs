@@ -45,6 +45,11 @@ pub fn read(reader: &mut Reader<'_>, flags: &[String], listen: &str) -> AlertsCo
     if let Some(other) = urls.iter().find(|url| !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))) {
         alerts.complain("alertmanagers", &format!("takes URLs such as http://localhost:9093, not {other}"));
     }
+    if urls.iter().any(|url| {
+        url.split("//").nth(1).is_some_and(|rest| rest.split('/').next().is_some_and(|host| host.contains('@')))
+    }) {
+        alerts.complain("alertmanagers", "take no user and password in a URL: give basic_auth with a password_file");
+    }
     let credentials = credentials(&mut alerts);
     let mut tls = alerts.map("tls");
     let trust =

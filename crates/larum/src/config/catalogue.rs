@@ -134,9 +134,10 @@ fn read_alert(reader: &mut Reader<'_>, objectives: &[Objective], tiers: &Tiers, 
         use Condition::{Any, Different, Rate, Ratio, Rise, Silent};
         matches!(condition, Any(_) | Different { .. } | Rate { .. } | Ratio { .. } | Rise { .. } | Silent { .. })
     };
-    if !overrides.is_empty() && !when.first().is_some_and(has_limit) {
-        reader.complain("overrides", "need a first condition with a limit of its own");
+    if !overrides.is_empty() && (per != Per::Tenant || !when.first().is_some_and(has_limit)) {
+        reader.complain("overrides", "are for alerts of tenants, whose first condition has a limit of its own");
     }
+    check_whole(reader, per, when.iter().chain(&unless));
     if let Some(directory) = runbooks
         && let Err(why) = check_runbook(directory, &name)
     {
@@ -157,6 +158,41 @@ fn read_alert(reader: &mut Reader<'_>, objectives: &[Objective], tiers: &Tiers, 
         overrides,
         mutes,
     }
+}
+
+/// What can be read and never hold.
+fn check_whole<'c>(reader: &mut Reader<'_>, per: Per, conditions: impl Iterator<Item = &'c Condition>) {
+    let mut wrong = None;
+    for condition in conditions {
+        condition.visit(&mut |one| match one {
+            Condition::All(inner) | Condition::Any(inner) if inner.is_empty() => wrong = Some("holds an empty list"),
+            Condition::Health { what, .. } if what.is_of_feed() != (per == Per::Feed) => {
+                wrong = Some("asks for the health of a feed `per: larum`, or of Larum `per: feed`");
+            }
+            Condition::Services { of, .. } if !is_of_services(of) => {
+                wrong = Some("asks services for something else than a ratio of assign and assign_failure up to 6h");
+            }
+            _ => {}
+        });
+    }
+    if let Some(wrong) = wrong {
+        reader.complain("when", wrong);
+    }
+}
+
+fn is_of_services(of: &Condition) -> bool {
+    let known = |measure: &Measure| matches!(measure, Measure::Assign | Measure::AssignFailure);
+    let mut is_so = true;
+    of.visit(&mut |one| {
+        is_so &= match one {
+            Condition::All(_) | Condition::Any(_) => true,
+            Condition::Ratio { of, to, window_s, at: At::Own, usual: None, .. } => {
+                known(of) && to.iter().all(known) && WINDOWS.iter().any(|window| window.span_s == *window_s)
+            }
+            _ => false,
+        };
+    });
+    is_so
 }
 
 fn read_overrides(reader: &mut Reader<'_>) -> Vec<Override> {
@@ -321,6 +357,10 @@ fn check_fits(inner: &mut Reader<'_>, kind: &str, per: Per) {
         "changed" => matches!(per, Per::Region | Per::Tenant),
         _ => matches!(per, Per::Tenant | Per::Region | Per::Source),
     };
+    let at_region = inner.optional_text("at").as_deref() == Some("region");
+    if at_region && per == Per::Source {
+        inner.complain("at", "a source has no region of its own");
+    }
     if !fits {
         inner.complain("at", &format!("cannot be asked here: `{kind}` does not go with `per` of this alert"));
     }
