@@ -383,5 +383,9 @@ mod tests {
         feed.view.tiling_violations = 1;
         feed.second(tally(1_000, 0, 0, 0), 0, false, &Seen::default());
         assert_eq!(feed.became("InvariantBroken"), [Became::Firing]);
+        // A new epoch begins at 0.
+        feed.view.tiling_violations = 0;
+        (0..400).for_each(|_| feed.second(tally(1_000, 0, 0, 0), 0, false, &Seen::default()));
+        assert_eq!(feed.became("InvariantBroken"), [Became::Firing, Became::Resolved]);
     }
 }
