@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use larum_aggregate::time::{PANE_S, SECOND_NS};
+use larum_aggregate::time::{PANE_S, Window};
 use larum_aggregate::{NameId, SourceId};
-use larum_view::{KeyView, Looks, Measure, TickRead, TickWatcher};
+use larum_view::view::covered_span_s;
+use larum_view::{KeyView, Looks, TickRead, TickWatcher};
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Alert, Catalogue, Per};
@@ -56,7 +57,7 @@ pub struct Alerts {
 impl Alerts {
     /// Moves on with the view; hand it to [`larum_view::View::apply_watched`].
     pub fn watcher<'a>(&'a mut self, catalogue: &'a Arc<Catalogue>) -> Watcher<'a> {
-        Watcher { alerts: self, catalogue }
+        Watcher { alerts: self, catalogue, looks: catalogue.looks() }
     }
 
     /// The sources by id.
@@ -74,27 +75,18 @@ impl Alerts {
         let is_there = |name: &str| catalogue.alert(name).is_some_and(|alert| !alert.per.is_of_runtime());
         self.sources.values_mut().for_each(|source| source.alerts.retain(|name, _| is_there(name)));
     }
-
-    /// Bytes that it takes, about.
-    pub fn size_bytes(&self) -> usize {
-        let of_source = |source: &OfSource| {
-            let lives = source.alerts.values().map(|life| life.instances.len() + life.storms.len());
-            source.histories.len() * crate::history::HISTORY_BYTES as usize
-                + lives.sum::<usize>() * size_of::<Instance>()
-        };
-        self.sources.values().map(of_source).sum()
-    }
 }
 
 /// Moves alerts on, tick by tick.
 pub struct Watcher<'a> {
     alerts: &'a mut Alerts,
     catalogue: &'a Arc<Catalogue>,
+    looks: Looks,
 }
 
 impl TickWatcher for Watcher<'_> {
     fn looks(&self) -> Looks {
-        self.catalogue.looks()
+        self.looks
     }
 
     fn tick(&mut self, read: &TickRead<'_>) {
@@ -105,7 +97,7 @@ impl TickWatcher for Watcher<'_> {
         if is_border {
             note_backlogs(&mut source.backlogs, read);
         }
-        source.judge(read, self.catalogue, is_border, &mut |alert, instance, became| {
+        source.judge(read, (self.catalogue, self.looks), is_border, &mut |alert, instance, became| {
             let (number, instance) = (*next_number, instance.clone());
             *next_number += 1;
             transitions.push_back(Transition { number, alert: alert.name.clone(), became, at_s: read.tick, instance });
@@ -135,11 +127,17 @@ impl OfSource {
         }
     }
 
-    fn judge(&mut self, read: &TickRead<'_>, catalogue: &Catalogue, is_border: bool, tell: TellOf<'_>) {
+    fn judge(
+        &mut self,
+        read: &TickRead<'_>,
+        (catalogue, looks): (&Catalogue, Looks),
+        is_border: bool,
+        tell: TellOf<'_>,
+    ) {
         let OfSource { histories, backlogs, alerts } = self;
         let ground = Ground { read, histories, backlogs, catalogue };
         let of_ticks = || catalogue.alerts.iter().filter(|alert| !alert.per.is_of_runtime());
-        let candidates = candidates(read, alerts, catalogue.looks().events_min);
+        let candidates = candidates(read, alerts, looks.events_min);
         for alert in of_ticks().filter(|alert| alert.per == Per::Tenant) {
             let events_min = alert.events_min(&catalogue.objectives);
             let known = alerts.get(&alert.name).is_some_and(|life| !life.is_empty());
@@ -268,11 +266,8 @@ impl Burns<'_> {
         for ((tenant, region), history) in &self.of_source.histories {
             for objective in &self.catalogue.objectives {
                 for span_s in SPANS_S.into_iter().filter(|span_s| *span_s >= 300) {
-                    let sum = |measure: Measure| history.sum(measure, span_s, self.end_s);
-                    let (all, bad) = (sum(objective.all), sum(objective.bad));
-                    if all > 0 {
-                        let seen = history.seen(span_s, self.end_s).min(self.span_s(span_s) / f64::from(span_s));
-                        let rate = bad as f64 / all as f64 * seen / (1.0 - objective.target);
+                    if history.sum(objective.all, span_s, self.end_s) > 0 {
+                        let rate = history.burn_rate(objective, span_s, self.end_s, self.span_s(span_s));
                         show(*tenant, *region, &objective.name, span_s, rate);
                     }
                 }
@@ -282,9 +277,7 @@ impl Burns<'_> {
 
     /// What rates over a span divide by, seconds.
     pub fn span_s(&self, span_s: u32) -> f64 {
-        let end_ns = (i64::from(self.end_s) + 1) * SECOND_NS;
-        let start_ns = i64::from(crate::history::start_s(span_s, self.end_s)) * SECOND_NS;
-        end_ns.saturating_sub(start_ns.max(self.covered_from_ns)).max(SECOND_NS) as f64 / SECOND_NS as f64
+        covered_span_s(Window { span_s }, self.end_s, self.covered_from_ns)
     }
 }
 

@@ -8,6 +8,8 @@ use larum_view::Measure;
 use larum_view::measure::MEASURES;
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::Objective;
+
 /// A stretch of event time that a rule looks at, seconds.
 pub type SpanS = u32;
 
@@ -84,8 +86,17 @@ impl History {
         }
     }
 
+    /// How many times as fast as it lasts for thirty days the budget of an objective burns over a span, of which
+    /// `covered_s` seconds were read. What Larum did not see counts as good.
+    pub fn burn_rate(&self, of: &Objective, span_s: SpanS, end_s: u32, covered_s: f64) -> f64 {
+        let (all, bad) = (self.sum(of.all, span_s, end_s), self.sum(of.bad, span_s, end_s));
+        let share = if all == 0 { 0.0 } else { bad as f64 / all as f64 };
+        let seen = self.seen(span_s, end_s).min(covered_s / f64::from(span_s));
+        share * seen / (1.0 - of.target)
+    }
+
     /// Share of a span that it was there for, 0 to 1: what was before is not known.
-    pub fn seen(&self, span_s: SpanS, end_s: u32) -> f64 {
+    fn seen(&self, span_s: SpanS, end_s: u32) -> f64 {
         let start_s = start_s(span_s, end_s).max(self.began_s.unwrap_or(end_s));
         (f64::from(end_s.saturating_add(1).saturating_sub(start_s)) / f64::from(span_s)).min(1.0)
     }

@@ -258,18 +258,14 @@ impl Ground<'_> {
     /// How many times as fast as it lasts for thirty days the budget of an objective burns over a span. What Larum did not
     /// see counts as good.
     pub fn burn_rate(&self, subject: Subject<'_>, objective: usize, span_s: SpanS) -> f64 {
-        let Some(objective) = self.catalogue.objectives.get(objective) else { return 0.0 };
-        let share = self.ratio(subject, objective.bad, &[objective.all], span_s, 0.0).unwrap_or(0.0);
-        let mut seen = (self.read.span_s(Window { span_s }) / f64::from(span_s)).min(1.0);
         let place = match subject {
-            Subject::Tenant(key) => Some((key.def.tenant, key.def.region)),
-            Subject::Region(region) => Some((NameId::NONE, region)),
-            _ => None,
+            Subject::Tenant(key) => (key.def.tenant, key.def.region),
+            Subject::Region(region) => (NameId::NONE, region),
+            Subject::Service(..) | Subject::Queue(_) | Subject::Source => return 0.0,
         };
-        if let Some(history) = place.and_then(|place| self.histories.get(&place)) {
-            seen = seen.min(history.seen(span_s, self.read.end_s()));
-        }
-        share * seen / (1.0 - objective.target)
+        let (history, of) = (self.histories.get(&place), self.catalogue.objectives.get(objective));
+        let Some((history, of)) = history.zip(of) else { return 0.0 };
+        history.burn_rate(of, span_s, self.read.end_s(), self.read.span_s(Window { span_s }))
     }
 
     fn burns(&self, subject: Subject<'_>, objective: usize, pair: BurnPair) -> Option<Found> {

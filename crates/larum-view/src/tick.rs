@@ -18,7 +18,7 @@ use crate::key::{KeyView, visit_keys};
 use crate::measure::Measure;
 use crate::panes::oldest_s;
 use crate::sums::{Added, Looks, place_of};
-use crate::view::{Names, SourceView, View};
+use crate::view::{Names, SourceView, View, covered_span_s, is_known, name_of};
 
 /// What is read of a tick that is not applied yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,16 +220,12 @@ pub struct TickRead<'v> {
 impl<'v> TickRead<'v> {
     /// The label text of a name; empty for [`NameId::NONE`].
     pub fn name(&self, id: NameId) -> &'v str {
-        match self.names.get(&id) {
-            Some(name) => &name.text,
-            None if id == NameId::NONE => "",
-            None => NameId::OTHER_TEXT,
-        }
+        name_of(self.names, id)
     }
 
     /// Whether a name has not been given up.
     pub fn knows(&self, id: NameId) -> bool {
-        id == NameId::NONE || id == NameId::OTHER || self.names.contains_key(&id)
+        is_known(self.names, id)
     }
 
     /// The second whose pane ends the windows.
@@ -292,9 +288,7 @@ impl<'v> TickRead<'v> {
 
     /// What a rate over a window divides by, seconds: from its start, or from where the source is covered, to its end.
     pub fn span_s(&self, window: Window) -> f64 {
-        let end_ns = (i64::from(self.end_s()) + 1) * SECOND_NS;
-        let start_ns = (i64::from(window.start_s(self.end_s())) * SECOND_NS).max(self.covered_from_ns);
-        end_ns.saturating_sub(start_ns).max(SECOND_NS) as f64 / SECOND_NS as f64
+        covered_span_s(window, self.end_s(), self.covered_from_ns)
     }
 }
 

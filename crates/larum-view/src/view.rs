@@ -81,6 +81,27 @@ pub struct View {
 /// Names by their ids.
 pub(crate) type Names = HashMap<NameId, NameDef, FixedState>;
 
+/// The label text of a name; empty for one that a key does not have.
+pub(crate) fn name_of(names: &Names, id: NameId) -> &str {
+    match names.get(&id) {
+        Some(name) => &name.text,
+        None if id == NameId::NONE => "",
+        None => NameId::OTHER_TEXT,
+    }
+}
+
+/// Whether a name has not been given up.
+pub(crate) fn is_known(names: &Names, id: NameId) -> bool {
+    id == NameId::NONE || id == NameId::OTHER || names.contains_key(&id)
+}
+
+/// What a rate over a window divides by, seconds: from its start, or from where the source is covered, to its end.
+pub fn covered_span_s(window: Window, end_s: u32, covered_from_ns: i64) -> f64 {
+    let end_ns = (i64::from(end_s) + 1) * SECOND_NS;
+    let start_ns = (i64::from(window.start_s(end_s)) * SECOND_NS).max(covered_from_ns);
+    end_ns.saturating_sub(start_ns).max(SECOND_NS) as f64 / SECOND_NS as f64
+}
+
 impl View {
     /// Takes in a committed Delta, and applies the ticks that its clocks have passed.
     pub fn apply(&mut self, delta: Delta) {
@@ -155,16 +176,12 @@ impl View {
 
     /// The label text of a name; empty for one that a key does not have.
     pub fn name(&self, id: NameId) -> &str {
-        match self.names.get(&id) {
-            Some(name) => &name.text,
-            None if id == NameId::NONE => "",
-            None => NameId::OTHER_TEXT,
-        }
+        name_of(&self.names, id)
     }
 
     /// Whether a name has not been given up.
     pub fn knows(&self, id: NameId) -> bool {
-        id == NameId::NONE || id == NameId::OTHER || self.names.contains_key(&id)
+        is_known(&self.names, id)
     }
 
     fn read(&mut self, part: PartCut) {
@@ -323,10 +340,7 @@ impl View {
 
     /// What a rate over the window divides by, seconds: from its start, or from where the source is covered, to its end.
     pub fn span_s(&self, source: &SourceView, window: Window) -> Option<f64> {
-        let end_s = source.window_end_s()?;
-        let end_ns = (i64::from(end_s) + 1) * SECOND_NS;
-        let start_ns = (i64::from(window.start_s(end_s)) * SECOND_NS).max(self.covered_from_ns(source.def.id));
-        Some((end_ns.saturating_sub(start_ns).max(SECOND_NS)) as f64 / SECOND_NS as f64)
+        Some(covered_span_s(window, source.window_end_s()?, self.covered_from_ns(source.def.id)))
     }
 
     /// Whether the source is catching up at `now_ns` (wall clock): some partition that is waited for was neither live

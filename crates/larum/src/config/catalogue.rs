@@ -354,6 +354,7 @@ fn check_fits(inner: &mut Reader<'_>, kind: &str, per: Per) {
         "different" => per == Per::Tenant,
         "regions" => per == Per::Source,
         "services" | "quantile" => per == Per::Region,
+        "burn" => matches!(per, Per::Tenant | Per::Region),
         "changed" => matches!(per, Per::Region | Per::Tenant),
         _ => matches!(per, Per::Tenant | Per::Region | Per::Source),
     };
