@@ -83,6 +83,13 @@ impl Alertmanager {
         serde_json::from_str(&text).with_context(|| format!("no alerts in {text}"))
     }
 
+    /// Tells it of alerts that fire now, as anybody may.
+    pub fn post(&self, alerts: &Value) -> anyhow::Result<()> {
+        let url = format!("{}/api/v2/alerts", self.url);
+        self.agent.post(url).header("content-type", "application/json").send(alerts.to_string())?;
+        Ok(())
+    }
+
     /// Notifications that a receiver got, in which an alert of this name is.
     pub fn notifications(&self, receiver: &str, alert: &str) -> Vec<Value> {
         let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);

@@ -80,6 +80,8 @@ pub struct Alert {
     pub for_s: u32,
     /// It is resolved after not having held for so long, seconds.
     pub keep_firing_for_s: u32,
+    /// Labels by which Alertmanager is to bundle it, for the routes of its configuration.
+    pub group_by: Vec<String>,
     /// Tenants that it is judged for; `None`: all.
     pub tenants: Option<BTreeSet<String>>,
     /// Other limits for single tenants.

@@ -25,6 +25,10 @@ pub enum Sort {
     Refreshes,
     /// Steps up.
     Escalation,
+    /// Steps up that wait.
+    SlowEscalation,
+    /// Permissions given out.
+    Assignments,
     /// A deploy, and at the end its rollback.
     Release,
 }
@@ -37,10 +41,14 @@ impl Sort {
             Sort::Spraying => 0.05,
             Sort::Refreshes => 1.0 / 3.0,
             Sort::Escalation => 0.01,
+            Sort::SlowEscalation | Sort::Assignments => 0.02,
             Sort::Release => 0.0,
         }
     }
 }
+
+/// Steps of a chain that nobody denies.
+const CHAIN_STEPS: u64 = 3;
 
 /// What is to be sent next.
 pub enum Extra {
@@ -123,6 +131,17 @@ impl Campaign {
                 let facts = trouble::escalation(place, self.step, dice);
                 self.step = facts.chain.map(|chain| (chain, facts.ending));
                 facts
+            }
+            Sort::SlowEscalation => {
+                // One tenant's chain after the other's.
+                let tenant = (number / CHAIN_STEPS) as usize % self.tenants;
+                let facts = trouble::slow_escalation(Place { tenant, ..place }, self.step, dice);
+                self.step = facts.chain.map(|chain| (chain, facts.ending));
+                facts
+            }
+            Sort::Assignments => {
+                let tenant = dice.below(self.tenants as u32) as usize;
+                trouble::assignment(Place { tenant, ..place }, number, dice)
             }
             Sort::Release => return Extra::Change(if number == 0 { Op::Deploy } else { Op::Rollback }, place),
         };

@@ -29,6 +29,9 @@ pub struct Generated<'a> {
 /// Records that an audit queue loses while it stands.
 const LOST: Chance = Chance::per_mille(50);
 
+/// Records that an audit queue leaves out until later.
+const LEFT_OUT: Chance = Chance::per_mille(100);
+
 /// An endless source of records and of the truth about them.
 #[derive(Debug)]
 pub struct Generator {
@@ -113,7 +116,8 @@ impl Generator {
             return Some((due_ns, tenant));
         }
         match mix::pick(mix::MIX, &mut self.dice) {
-            Activity::Deliver => self.audit(place, timing, due_ns),
+            Activity::Deliver if !self.audit(place, timing, due_ns) => return None,
+            Activity::Deliver => {}
             Activity::Change => {
                 let change = Scribe::everyday_change(&mut self.dice);
                 self.scribe.change(change, place, &mut self.dice);
@@ -129,13 +133,19 @@ impl Generator {
         Some((due_ns, tenant))
     }
 
-    /// A record comes out of the audit queue, or while that stands is put in.
-    fn audit(&mut self, place: Place, timing: Timing, due_ns: i64) {
+    /// A record comes out of the audit queue, or while that stands is put in. False where nobody tells of it.
+    fn audit(&mut self, place: Place, timing: Timing, due_ns: i64) -> bool {
         let Some(until_ns) = self.stage.faults.stalled_until_ns else {
             let queued_ns = i64::from(50 + self.dice.below(QUEUED_MS_MAX)) * 1_000_000;
             let queued = self.scribe.put_in(place.time_ns - queued_ns, &mut self.dice);
+            if let Some(until_ns) = self.stage.faults.gaps_until_ns
+                && self.fault_dice.hit(LEFT_OUT)
+            {
+                self.backlog.hold(queued, place, until_ns);
+                return false;
+            }
             self.delivered(queued, place, timing);
-            return;
+            return true;
         };
         let place = Place { time_ns: due_ns, ..place };
         let queued = self.scribe.put_in(due_ns, &mut self.dice);
@@ -144,6 +154,7 @@ impl Generator {
         if !self.fault_dice.hit(LOST) {
             self.backlog.hold(queued, place, until_ns);
         }
+        true
     }
 
     fn delivered(&mut self, queued: Queued, place: Place, timing: Timing) {

@@ -4,6 +4,7 @@ use larum_event::{Kind, Op, Outcome, Reason};
 use rand_distr::StandardNormal;
 
 use crate::dice::{Chance, Dice};
+use crate::scribe::service_of;
 
 /// What the shares of a table add up to.
 pub const WHOLE: u32 = 1000;
@@ -64,7 +65,7 @@ pub fn share(activity: Activity) -> f64 {
 }
 
 /// How an event ends: an outcome and a reason that go together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Ending {
     /// It was done.
@@ -308,6 +309,8 @@ pub struct Facts {
     pub caller: Caller,
     /// Of an escalation; others have a trace at times, and any hop.
     pub chain: Option<ChainStep>,
+    /// The service that tells of it.
+    pub service: &'static str,
 }
 
 /// People with an account, per tenant; few of them do most of what is done.
@@ -340,7 +343,17 @@ pub fn everyday(activity: Activity, place: Place, dice: &mut Dice) -> Facts {
     let account = (place.tenant as u32).wrapping_mul(PEOPLE).wrapping_add(member);
     let caller = Caller { account, is_service, origin: Origin::Own };
     let count = if dice.hit(COUNTED) { 2 + dice.below(49) } else { 1 };
-    Facts { kind, op, ending, place, latency_e4: time.draw(dice), count, caller, chain: None }
+    Facts {
+        kind,
+        op,
+        ending,
+        place,
+        latency_e4: time.draw(dice),
+        count,
+        caller,
+        chain: None,
+        service: service_of(kind),
+    }
 }
 
 /// Tenants at odd places serve consumers, the others a workforce.

@@ -28,6 +28,14 @@ pub enum Scenario {
     AuditStall,
     /// Somebody asks for more and more permissions.
     EscalationChain,
+    /// The token service of a region is slow, and fails nobody.
+    SlowTokens,
+    /// Permissions cannot be assigned in a region, by none of its services.
+    AssignmentsFailing,
+    /// People wait for escalations.
+    SlowEscalation,
+    /// The audit queue leaves records out, and delivers them at the end.
+    AuditGaps,
 }
 
 impl Scenario {
@@ -44,6 +52,10 @@ impl Scenario {
         Scenario::TenantSilent,
         Scenario::AuditStall,
         Scenario::EscalationChain,
+        Scenario::SlowTokens,
+        Scenario::AssignmentsFailing,
+        Scenario::SlowEscalation,
+        Scenario::AuditGaps,
     ];
 
     /// The name to ask for it by.
@@ -60,6 +72,10 @@ impl Scenario {
             Scenario::TenantSilent => "tenant-silent",
             Scenario::AuditStall => "audit-stall",
             Scenario::EscalationChain => "escalation-chain",
+            Scenario::SlowTokens => "slow-tokens",
+            Scenario::AssignmentsFailing => "assignments-failing",
+            Scenario::SlowEscalation => "slow-escalation",
+            Scenario::AuditGaps => "audit-gaps",
         }
     }
 
@@ -122,6 +138,26 @@ impl Scenario {
                 "One account of one tenant asks again and again for a role above its own: chains of gateway, evaluator and \
                  enforcer with one trace id each, of which the evaluator denies seven in ten. \
                  Denied escalations of one tenant climb at one hop, and each can be followed by its trace."
+            }
+            Scenario::SlowTokens => {
+                "The token service of one region is slow: every token request there takes forty times as long, most of them \
+                 more than half a second, and none fails. \
+                 The latency objective burns while availability, logins and other regions stay as they were."
+            }
+            Scenario::AssignmentsFailing => {
+                "Roles are given out in one region by three services, a fiftieth of all events on top, and six in ten fail at \
+                 each of them with upstream_error or timeout. \
+                 Failed assignments climb in several services at once, so the cause lies behind them; checks go on."
+            }
+            Scenario::SlowEscalation => {
+                "Escalations of every tenant in one region wait at the evaluator for two seconds and more, a fiftieth of all \
+                 events on top, and all are allowed in the end. \
+                 The latency of one hop climbs, that of the others does not, and nothing is denied."
+            }
+            Scenario::AuditGaps => {
+                "The audit queue leaves out one record in ten while the others come as ever, and delivers what it left out when \
+                 the scenario ends. \
+                 Gaps turn into missing records once the queue's grace is over, and all of them are recovered after the end."
             }
         }
     }

@@ -25,6 +25,7 @@ struct Seen {
     ip: String,
     ms: f64,
     hop: Option<Hop>,
+    service: String,
     trace: Option<Step>,
     audit: Option<(String, u64, i64)>,
 }
@@ -57,6 +58,7 @@ fn events(scenario: Option<Scenario>) -> Vec<Seen> {
             ip: text(event.source_ip()),
             ms: event.latency_ns().unwrap_or(0) as f64 / 1e6,
             hop: event.hop(),
+            service: text(event.service()),
             trace: event.trace_id().zip(event.span_id()).map(|(t, s)| (t, s, event.parent_span_id())),
             audit: event.audit().map(|a| {
                 let enqueued_ns = a.enqueued_time_ns.unwrap_or(event.time_ns());
@@ -198,4 +200,60 @@ fn escalations_are_chains_with_one_trace() {
         }
     }
     assert!((0.5..0.9).contains(&(denied / evaluated)), "{denied} of {evaluated}");
+}
+
+#[test]
+fn a_slow_token_service_fails_nobody() {
+    let (calm, slow) = (events(None), events(Some(Scenario::SlowTokens)));
+    let tokens = |e: &Seen| e.kind == Kind::Token && e.region == REGION;
+    let share =
+        |events: &[Seen], wanted: fn(&Seen) -> bool| count(events, |e| tokens(e) && wanted(e)) / count(events, tokens);
+    let is_slow = |e: &Seen| e.ms > 500.0;
+    assert!(share(&calm, is_slow) < 0.001 && share(&slow, is_slow) > 0.5, "{}", share(&slow, is_slow));
+    let is_done = |e: &Seen| e.outcome == Some(Outcome::Success);
+    assert_eq!(share(&calm, is_done), share(&slow, is_done));
+    let elsewhere = |e: &Seen| e.kind == Kind::Login || e.region != REGION;
+    assert_eq!(median_ms(&calm, elsewhere), median_ms(&slow, elsewhere));
+}
+
+#[test]
+fn assignments_fail_in_several_services() {
+    let (calm, failing) = (events(None), events(Some(Scenario::AssignmentsFailing)));
+    let assigned = |e: &Seen| e.op == Op::Assign;
+    assert_eq!(count(&calm, assigned), 0.0);
+    for service in crate::trouble::ASSIGNING {
+        let of_service = |e: &Seen| assigned(e) && e.service == service && e.region == REGION;
+        let failed = count(&failing, |e| of_service(e) && e.outcome == Some(Outcome::Failure));
+        let share = failed / count(&failing, of_service);
+        assert!((0.45..0.75).contains(&share), "{service}: {share}");
+    }
+}
+
+#[test]
+fn slow_escalations_wait_at_one_hop() {
+    let slow = events(Some(Scenario::SlowEscalation));
+    let escalated = |e: &Seen| e.op == Op::Escalate;
+    assert_eq!(count(&slow, |e| escalated(e) && e.outcome != Some(Outcome::Success)), 0.0);
+    let at = |hop: Hop| median_ms(&slow, |e| escalated(e) && e.hop == Some(hop));
+    assert!(at(Hop::Evaluator) > 1_500.0 && at(Hop::Gateway) < 10.0 && at(Hop::Enforcer) < 10.0);
+    let tenants: BTreeSet<&str> = slow.iter().filter(|e| escalated(e)).map(|e| e.tenant.as_str()).collect();
+    assert_eq!(tenants.len(), 20);
+}
+
+#[test]
+fn gaps_of_the_audit_queue_are_filled_after_the_end() {
+    let events = events(Some(Scenario::AuditGaps));
+    let delivered = |until_s: f64| -> BTreeMap<String, BTreeSet<u64>> {
+        let mut numbers: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        for (producer, seq, _) in events.iter().filter(|e| e.at_s < until_s).filter_map(|e| e.audit.clone()) {
+            numbers.entry(producer).or_default().insert(seq);
+        }
+        numbers
+    };
+    let gaps = |numbers: &BTreeMap<String, BTreeSet<u64>>| -> u64 {
+        let holes = |seen: &BTreeSet<u64>| seen.last().unwrap() + 1 - seen.first().unwrap() - seen.len() as u64;
+        numbers.values().map(holes).sum()
+    };
+    let (at_end, later) = (gaps(&delivered(15.0)), gaps(&delivered(20.0)));
+    assert!(at_end > 20 && later == 0, "{at_end} {later}");
 }

@@ -200,7 +200,7 @@ impl Scribe {
             F::Region => self.region(facts.place.region),
             F::Service => {
                 key!(json, "service");
-                json.text(service_of(facts.kind));
+                json.text(facts.service);
             }
             F::Actor => {
                 key!(json, "actor");

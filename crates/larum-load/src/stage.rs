@@ -47,11 +47,15 @@ const fn sort(scenario: Scenario) -> Option<Sort> {
         Scenario::CredentialStuffing => Some(Sort::Stuffing),
         Scenario::RefreshOverload => Some(Sort::Refreshes),
         Scenario::EscalationChain => Some(Sort::Escalation),
+        Scenario::SlowEscalation => Some(Sort::SlowEscalation),
+        Scenario::AssignmentsFailing => Some(Sort::Assignments),
         Scenario::BadDeploy => Some(Sort::Release),
         Scenario::RateLimiter
         | Scenario::DegradedIam
         | Scenario::RegionLost
         | Scenario::TenantSilent
+        | Scenario::SlowTokens
+        | Scenario::AuditGaps
         | Scenario::AuditStall => None,
     }
 }
@@ -59,10 +63,14 @@ const fn sort(scenario: Scenario) -> Option<Sort> {
 /// The `before`-th scenario of its sort hits a tenant of middling popularity, or the next region from the first on.
 fn target(scenario: Scenario, before: usize, profile: &Profile) -> Target {
     match scenario {
-        Scenario::DegradedIam | Scenario::RefreshOverload | Scenario::BadDeploy | Scenario::RegionLost => {
-            Target::Region(before % profile.regions)
-        }
-        Scenario::AuditStall => Target::Queue,
+        Scenario::DegradedIam
+        | Scenario::RefreshOverload
+        | Scenario::BadDeploy
+        | Scenario::SlowTokens
+        | Scenario::AssignmentsFailing
+        | Scenario::SlowEscalation
+        | Scenario::RegionLost => Target::Region(before % profile.regions),
+        Scenario::AuditStall | Scenario::AuditGaps => Target::Queue,
         _ => Target::Tenant((profile.tenants / 2 + before) % profile.tenants),
     }
 }
@@ -123,9 +131,11 @@ impl Stage {
                 (Scenario::DegradedIam, Target::Region(region)) => faults.degraded[region] = true,
                 (Scenario::RefreshOverload, Target::Region(region)) => faults.overloaded[region] = true,
                 (Scenario::BadDeploy, Target::Region(region)) => faults.deployed[region] = true,
+                (Scenario::SlowTokens, Target::Region(region)) => faults.slow_tokens[region] = true,
                 (Scenario::RegionLost, Target::Region(region)) => faults.lost[region] = true,
                 (Scenario::RateLimiter, Target::Tenant(tenant)) => faults.limited.push(tenant),
                 (Scenario::TenantSilent, Target::Tenant(tenant)) => faults.silent.push(tenant),
+                (Scenario::AuditGaps, _) => faults.gaps_until_ns = faults.gaps_until_ns.max(Some(act.end_ns)),
                 (Scenario::AuditStall, _) => {
                     faults.stalled_until_ns = faults.stalled_until_ns.max(Some(act.end_ns));
                 }

@@ -35,6 +35,8 @@ pub struct Tally {
     timings: [u64; 4],
     /// Weighted by `count`; by tenant, region, family and ending.
     cells: Vec<u64>,
+    /// Decisions of other services than that which checks permissions.
+    elsewhere: BTreeMap<(usize, &'static str, Op, Ending), u64>,
     changes: BTreeMap<ChangeKey, u64>,
     /// By region.
     delivered: Vec<u64>,
@@ -51,6 +53,7 @@ impl Tally {
             rejected: [0; Reject::ALL.len()],
             timings: [0; 4],
             cells: vec![0; tenants * regions * FAMILIES * Ending::ALL.len()],
+            elsewhere: BTreeMap::new(),
             changes: BTreeMap::new(),
             delivered: vec![0; regions],
         }
@@ -86,6 +89,10 @@ impl Tally {
             _ => return,
         };
         let key = facts.place.tenant * self.regions + facts.place.region;
+        if facts.service != service_of(facts.kind) {
+            *self.elsewhere.entry((key, facts.service, facts.op, facts.ending)).or_default() += u64::from(facts.count);
+            return;
+        }
         let cell = (key * FAMILIES + family) * Ending::ALL.len() + facts.ending as usize;
         self.cells[cell] += u64::from(facts.count);
     }
@@ -130,7 +137,11 @@ impl Tally {
             let (key, of) = (rest / FAMILIES, family(rest % FAMILIES));
             let tenant = scribe.tenant(key / self.regions);
             let region = REGIONS[key % self.regions].name;
-            truth.add(tenant, region, of, ending.parts(), *count);
+            truth.add((tenant, region, service_of(of.0)), of, ending.parts(), *count);
+        }
+        for ((key, service, op, ending), count) in &self.elsewhere {
+            let (tenant, region) = (scribe.tenant(key / self.regions), REGIONS[key % self.regions].name);
+            truth.add((tenant, region, service), (Kind::Permission, *op), ending.parts(), *count);
         }
         truth
     }
@@ -140,8 +151,7 @@ impl Truth {
     /// Counts logins, token requests or decisions on permissions.
     pub(crate) fn add(
         &mut self,
-        tenant: &str,
-        region: &str,
+        (tenant, region, service): (&str, &str, &str),
         (kind, op): (Kind, Op),
         (outcome, reason): (Outcome, Reason),
         count: u64,
@@ -152,7 +162,7 @@ impl Truth {
             Kind::Login => self.logins.entry(LoginKey { tenant, region, outcome, reason }).or_default(),
             Kind::Token => self.tokens.entry(TokenKey { tenant, region, op, outcome, reason }).or_default(),
             _ => {
-                let service = service_of(Kind::Permission).to_string();
+                let service = service.to_string();
                 self.permissions.entry(PermissionKey { tenant, region, service, op, outcome }).or_default()
             }
         };

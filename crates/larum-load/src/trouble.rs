@@ -8,6 +8,7 @@ use crate::mix::{
     REFRESH_TIME, Table, pick,
 };
 use crate::profile::REGIONS_MAX;
+use crate::scribe::service_of;
 
 /// Tries of a brute force; all fail.
 const BRUTE_FORCE: &Table<Ending> = &[(900, Ending::BadCredentials), (100, Ending::UnknownAccount)];
@@ -26,6 +27,11 @@ const BROKEN: &Table<Ending> = &[(700, Ending::UpstreamError), (300, Ending::Tim
 /// What a step up is answered with, by the evaluator.
 const EVALUATED: &Table<Ending> = &[(700, Ending::AgainstPolicy), (300, Ending::Success)];
 
+/// What assignments end with where they fail.
+const ASSIGNED: &Table<Ending> = &[(400, Ending::UpstreamError), (200, Ending::Timeout), (400, Ending::Success)];
+/// The services that assign permissions.
+pub const ASSIGNING: [&str; 3] = ["role-service", "group-service", "scim-bridge"];
+
 /// How many of a degraded region's requests break.
 const DEGRADED_BREAKS: Chance = Chance::per_mille(300);
 /// So many times longer a degraded region takes.
@@ -36,6 +42,10 @@ const OVERLOAD_TIMES: u64 = 6;
 const DEPLOY_BREAKS: Chance = Chance::per_mille(200);
 /// So many times longer they take.
 const DEPLOY_TIMES: u64 = 3;
+/// So many times longer token requests take where their service is slow.
+const SLOW_TOKENS_TIMES: u64 = 40;
+/// So many times longer than a login an evaluator takes that people wait for.
+const SLOW_EVALUATOR_TIMES: u64 = 20;
 /// How many requests a limiter denies that is set too tight.
 const LIMITED: Chance = Chance::per_mille(600);
 
@@ -48,6 +58,8 @@ pub struct Faults {
     pub overloaded: [bool; REGIONS_MAX],
     /// Regions with a broken token service.
     pub deployed: [bool; REGIONS_MAX],
+    /// Regions with a slow token service.
+    pub slow_tokens: [bool; REGIONS_MAX],
     /// Regions that tell nothing.
     pub lost: [bool; REGIONS_MAX],
     /// Tenants whose limiter is too tight.
@@ -56,6 +68,8 @@ pub struct Faults {
     pub silent: Vec<usize>,
     /// Until when the audit queue stands, Unix ns.
     pub stalled_until_ns: Option<i64>,
+    /// Until when the audit queue leaves records out, Unix ns.
+    pub gaps_until_ns: Option<i64>,
 }
 
 impl Faults {
@@ -71,9 +85,6 @@ impl Faults {
             return;
         }
         let Place { tenant, region, .. } = facts.place;
-        let slower = |facts: &mut Facts, times: u64| {
-            facts.latency_e4 = facts.latency_e4.map(|e4| (e4 * times).min(LATENCY_E4_MAX));
-        };
         if self.degraded[region] {
             slower(facts, DEGRADED_TIMES);
             if dice.hit(DEGRADED_BREAKS) {
@@ -89,11 +100,18 @@ impl Faults {
                 facts.ending = Ending::UpstreamError;
             }
         }
+        if self.slow_tokens[region] && facts.kind == Kind::Token {
+            slower(facts, SLOW_TOKENS_TIMES);
+        }
         if self.limited.contains(&tenant) && dice.hit(LIMITED) {
             facts.ending = Ending::RateLimited;
             facts.latency_e4 = LIMITED_TIME.draw(dice);
         }
     }
+}
+
+fn slower(facts: &mut Facts, times: u64) {
+    facts.latency_e4 = facts.latency_e4.map(|e4| (e4 * times).min(LATENCY_E4_MAX));
 }
 
 /// A person of a tenant.
@@ -103,7 +121,7 @@ fn person(tenant: usize, number: u32) -> u32 {
 
 fn event(kind: Kind, op: Op, ending: Ending, place: Place, account: u32, origin: Origin) -> Facts {
     let caller = Caller { account, is_service: false, origin };
-    Facts { kind, op, ending, place, latency_e4: None, count: 1, caller, chain: None }
+    Facts { kind, op, ending, place, latency_e4: None, count: 1, caller, chain: None, service: service_of(kind) }
 }
 
 /// An address is always routed to the same region.
@@ -156,15 +174,38 @@ pub fn refresh(place: Place, dice: &mut Dice) -> Facts {
 
 /// The next step up: after the one `before`, or a new chain. A chain ends with a denial, or at its third step.
 pub fn escalation(place: Place, before: Option<(ChainStep, Ending)>, dice: &mut Dice) -> Facts {
-    let chain = match before {
+    let chain = step_up(before, dice);
+    let ending = if chain.hop == 1 { pick(EVALUATED, dice) } else { Ending::Success };
+    let facts = event(Kind::Permission, Op::Escalate, ending, place, person(place.tenant, 7), Origin::Own);
+    Facts { latency_e4: CHECK_TIME.draw(dice), chain: Some(chain), ..facts }
+}
+
+/// The same where the evaluator is slow; all steps are allowed.
+pub fn slow_escalation(place: Place, before: Option<(ChainStep, Ending)>, dice: &mut Dice) -> Facts {
+    let chain = step_up(before, dice);
+    let facts = event(Kind::Permission, Op::Escalate, Ending::Success, place, person(place.tenant, 7), Origin::Own);
+    let mut facts = Facts { latency_e4: CHECK_TIME.draw(dice), chain: Some(chain), ..facts };
+    if chain.hop == 1 {
+        facts.latency_e4 = LOGIN_TIME.draw(dice);
+        slower(&mut facts, SLOW_EVALUATOR_TIMES);
+    }
+    facts
+}
+
+fn step_up(before: Option<(ChainStep, Ending)>, dice: &mut Dice) -> ChainStep {
+    match before {
         Some((step, Ending::Success)) if step.hop < 2 => {
             ChainStep { hop: step.hop + 1, span: dice.word(), parent: Some(step.span), ..step }
         }
         _ => ChainStep { hop: 0, trace: (dice.word(), dice.word()), span: dice.word(), parent: None },
-    };
-    let ending = if chain.hop == 1 { pick(EVALUATED, dice) } else { Ending::Success };
-    let facts = event(Kind::Permission, Op::Escalate, ending, place, person(place.tenant, 7), Origin::Own);
-    Facts { latency_e4: CHECK_TIME.draw(dice), chain: Some(chain), ..facts }
+    }
+}
+
+/// The `number`-th assignment, which most likely fails.
+pub fn assignment(place: Place, number: u64, dice: &mut Dice) -> Facts {
+    let account = person(place.tenant, dice.below(PEOPLE));
+    let facts = event(Kind::Permission, Op::Assign, pick(ASSIGNED, dice), place, account, Origin::Own);
+    Facts { latency_e4: CHECK_TIME.draw(dice), service: ASSIGNING[number as usize % ASSIGNING.len()], ..facts }
 }
 
 #[cfg(test)]
@@ -174,7 +215,7 @@ mod tests {
 
     #[test]
     fn tables_are_whole() {
-        for table in [BRUTE_FORCE, SPRAYING, STUFFING, BROKEN, EVALUATED] {
+        for table in [BRUTE_FORCE, SPRAYING, STUFFING, BROKEN, EVALUATED, ASSIGNED] {
             assert_eq!(table.iter().map(|(share, _)| share).sum::<u32>(), WHOLE, "{table:?}");
         }
     }

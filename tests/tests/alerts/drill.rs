@@ -179,15 +179,13 @@ pub struct Drill {
     pub alert: &'static str,
     /// What is sent.
     pub profile: Profile,
-    /// What is sent besides.
-    pub extra: fn(i64) -> Vec<String>,
     /// From when to when it is bad, seconds from the beginning.
     pub bad_s: (i64, i64),
     /// It has to fire so soon, seconds.
     pub within_s: i64,
     /// It has to be over so soon, seconds.
     pub over_s: i64,
-    /// What comes near.
+    /// What comes near, and what is sent besides.
     pub near: (Profile, fn(i64) -> Vec<String>),
     /// By what it is judged.
     pub catalogue: Arc<Catalogue>,
@@ -196,7 +194,7 @@ pub struct Drill {
 impl Drill {
     /// Runs it: the alert fires in time, and not before; it is over in time; what comes near leaves it silent.
     pub fn run(&self) {
-        let events = run(&self.profile, self.bad_s.1 + self.over_s + 60, &self.extra, self.catalogue.clone());
+        let events = run(&self.profile, self.bad_s.1 + self.over_s + 60, &nothing, self.catalogue.clone());
         let of_it: Vec<&Event> = events.iter().filter(|event| event.alert == self.alert).collect();
         let others: BTreeMap<&str, i64> =
             events.iter().rev().filter(|e| e.alert != self.alert).map(|e| (e.alert.as_str(), e.at_s)).collect();

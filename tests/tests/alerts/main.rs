@@ -20,26 +20,11 @@ fn drill(alert: &'static str, rate: f64, scenario: Scenario, bad: i64, within_s:
     Drill {
         alert,
         profile: profile(rate, Some((scenario, begin, length))),
-        extra: nothing,
         bad_s: (BEGIN, BEGIN + bad),
         within_s,
         over_s,
         // The same for a few seconds only.
         near: (profile(rate, Some((scenario, begin, 4.0))), nothing),
-        catalogue: shipped(),
-    }
-}
-
-/// Everyday traffic, and records of one's own.
-fn with_extra(alert: &'static str, extra: fn(i64) -> Vec<String>, near: fn(i64) -> Vec<String>) -> Drill {
-    Drill {
-        alert,
-        profile: profile(20.0, None),
-        extra,
-        bad_s: (BEGIN, BEGIN + 600),
-        within_s: 300,
-        over_s: 1_500,
-        near: (profile(20.0, None), near),
         catalogue: shipped(),
     }
 }
@@ -106,17 +91,11 @@ fn token_refresh_slow() {
 
 #[test]
 fn latency_burn() {
-    fn slow(second: i64, ms: u32) -> Vec<String> {
-        let one = |n: u32| {
-            let (time, slow) = (at_ms(second), is_bad(second) && n < 2);
-            let ms = if slow { ms } else { 20 };
-            format!(
-                r#"{{"kind":"token","op":"refresh","time":{time},"tenant":"acme","region":"x-1","outcome":"success","latency_ms":{ms}}}"#
-            )
-        };
-        (0..4).map(one).collect()
-    }
-    Drill { over_s: 8_000, ..with_extra("LatencyBurn", |second| slow(second, 900), |second| slow(second, 400)) }.run();
+    let drill = drill("LatencyBurn", 60.0, Scenario::SlowTokens, 600, 180, 8_000);
+    // Six times as slow is not slow enough.
+    let near =
+        (profile(60.0, Some((Scenario::RefreshOverload, BEGIN as f64, 600.0))), nothing as fn(i64) -> Vec<String>);
+    Drill { near, ..drill }.run();
 }
 
 #[test]
@@ -131,32 +110,35 @@ fn limiter_pressure() {
 
 #[test]
 fn permission_assignments_failing() {
-    fn assign(second: i64, failing: usize) -> Vec<String> {
-        let one = |(n, service): (usize, &&str)| {
-            let outcome = if is_bad(second) && n < failing { "failure" } else { "success" };
+    /// One service alone has a defect of its own.
+    fn of_one_service(second: i64) -> Vec<String> {
+        let one = |service: &&str| {
+            let outcome = if is_bad(second) && *service == "scim-bridge" { "failure" } else { "success" };
             let time = at_ms(second);
             format!(
                 r#"{{"kind":"permission","op":"assign","time":{time},"tenant":"acme","region":"eu-west-1","service":"{service}","outcome":"{outcome}","latency_ms":9}}"#
             )
         };
-        ["role-service", "group-service", "scim"].iter().enumerate().map(one).collect()
+        ["role-service", "group-service", "scim-bridge"].iter().map(one).collect()
     }
-    // One service alone has a defect of its own.
-    with_extra("PermissionAssignmentsFailing", |second| assign(second, 2), |second| assign(second, 1)).run();
+    let drill = drill("PermissionAssignmentsFailing", 60.0, Scenario::AssignmentsFailing, 600, 180, 900);
+    Drill { near: (profile(20.0, None), of_one_service), ..drill }.run();
 }
 
 #[test]
 fn escalation_slow() {
-    fn escalate(second: i64, ms: u32) -> Vec<String> {
+    /// A second is what people bear.
+    fn less_slow(second: i64) -> Vec<String> {
         let one = |hop: &&str| {
-            let (time, ms) = (at_ms(second), if is_bad(second) && *hop == "evaluator" { ms } else { 9 });
+            let (time, ms) = (at_ms(second), if is_bad(second) && *hop == "evaluator" { 900 } else { 9 });
             format!(
                 r#"{{"kind":"permission","op":"escalate","hop":"{hop}","time":{time},"tenant":"acme","region":"eu-west-1","service":"role","outcome":"success","latency_ms":{ms}}}"#
             )
         };
         ["gateway", "evaluator", "enforcer"].iter().map(one).collect()
     }
-    with_extra("EscalationSlow", |second| escalate(second, 1_400), |second| escalate(second, 900)).run();
+    let drill = drill("EscalationSlow", 60.0, Scenario::SlowEscalation, 600, 240, 900);
+    Drill { near: (profile(20.0, None), less_slow), ..drill }.run();
 }
 
 #[test]
@@ -188,27 +170,12 @@ fn tenant_silent() {
     .run();
 }
 
-/// Records of a queue that comes out a second after it was put in; `numbers` of each second.
-fn deliver(second: i64, numbers: impl Iterator<Item = i64>) -> Vec<String> {
-    let one = |seq: i64| {
-        let (time, enqueued) = (at_ms(second), at_ms(second) - 1_000);
-        format!(
-            r#"{{"kind":"audit","op":"deliver","queue":"billing","producer":"p","seq":{seq},"time":{time},"enqueued_time":{enqueued},"region":"eu-west-1"}}"#
-        )
-    };
-    numbers.map(one).collect()
-}
-
 #[test]
 fn audit_records_missing() {
-    /// One record does not come with the others, but `late_s` later.
-    fn with_a_gap(second: i64, late_s: i64) -> Vec<String> {
-        let number = if second == BEGIN { None } else { Some(second) };
-        let late = (second == BEGIN + late_s).then_some(BEGIN);
-        deliver(second, number.into_iter().chain(late))
-    }
-    // Within the queue's grace of a minute it is not missing.
-    with_extra("AuditRecordsMissing", |second| with_a_gap(second, 600), |second| with_a_gap(second, 50)).run();
+    let drill = drill("AuditRecordsMissing", 60.0, Scenario::AuditGaps, 600, 150, 600);
+    // Within the queue's grace of a minute nothing is missing.
+    let near = (profile(60.0, Some((Scenario::AuditGaps, BEGIN as f64, 50.0))), nothing as fn(i64) -> Vec<String>);
+    Drill { near, ..drill }.run();
 }
 
 #[test]

@@ -190,3 +190,52 @@ fn the_shipped_alertmanager_configuration_is_valid_and_routes_as_it_says() {
         assert_eq!(amtool_routes(&labels).unwrap(), receiver);
     }
 }
+
+/// One cause is one page: what another alert explains is held back, and the same elsewhere is not.
+#[test]
+fn what_another_alert_explains_is_held_back() {
+    let alertmanager = Alertmanager::start().unwrap();
+    let labels = |name: &str, more: &str| -> Value {
+        let mut labels = serde_json::json!({"alertname": name, "source": "auth", "severity": "page"});
+        for (key, value) in more.split(',').filter_map(|one| one.split_once('=')) {
+            labels[key] = value.into();
+        }
+        labels
+    };
+    // What explains, what it explains, and what is like it and stands for itself.
+    let rules = [
+        ("LoginFailures", "scope=region,region=a", "LoginFailures", "scope=tenant,region=a,tenant=t", "region=a2"),
+        ("SeveralRegionsFailing", "", "AvailabilityBurn", "region=b", "source=other"),
+        ("AvailabilityBurn", "region=c", "LimiterPressure", "region=c,tenant=t", "region=c2"),
+        ("LoginFailureSpike", "region=d,tenant=t", "LoginFailures", "region=d,tenant=t,scope=tenant", "tenant=t2"),
+        ("PipelineBehind", "", "RegionSilent", "region=e", "source=other"),
+    ];
+    let causes: Vec<Value> = rules.iter().map(|rule| serde_json::json!({"labels": labels(rule.0, rule.1)})).collect();
+    alertmanager.post(&causes.into()).unwrap();
+    wait_until("the causes", Duration::from_secs(10), || {
+        (!alertmanager.notifications("/pager", "PipelineBehind").is_empty()).then_some(())
+    })
+    .unwrap();
+    let wait_for = |name: &str, more: &str, state: &str| {
+        let labels = labels(name, more);
+        alertmanager.post(&serde_json::json!([{"labels": labels}])).unwrap();
+        let what = format!("{labels} to be {state}");
+        wait_until(&what, Duration::from_secs(10), || {
+            let all = alertmanager.alerts("alertname", name).unwrap();
+            let one = all.into_iter().find(|one| one["labels"] == labels)?;
+            (one["status"]["state"] == state).then_some(())
+        })
+        .unwrap();
+        labels
+    };
+    for (_, _, name, of, elsewhere) in rules {
+        let held_back = wait_for(name, of, "suppressed");
+        wait_for(name, &format!("{of},{elsewhere}"), "active");
+        let told = alertmanager.notifications("/pager", name);
+        let alerts = |one: &Value| one["alerts"].as_array().cloned().unwrap_or_default();
+        assert!(told.iter().flat_map(alerts).all(|one| one["labels"] != held_back), "{held_back}");
+    }
+    // Where nothing is committed any more, silence says nothing anywhere.
+    alertmanager.post(&serde_json::json!([{"labels": labels("CommitsFailing", "")}])).unwrap();
+    wait_for("RegionSilent", "region=e,source=other", "suppressed");
+}

@@ -2,6 +2,7 @@
 
 mod alerts;
 pub mod catalogue;
+mod conditions;
 mod kafka;
 mod node;
 mod otlp;
