@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use larum_aggregate::time::{WINDOWS, Window};
 use larum_aggregate::{
     Delta, Graces, PartitionId, PartitionStart, SourceCut, SourceDef, SourceId, seal, seal_sightings,
 };
 use larum_event::Limits;
 use larum_fold::{Budgets, Counted, DeadLetters, PartitionState, Record, Registry, SourcePolicy, Worker, no_header};
 use larum_load::{Generator, Profile};
-use larum_view::{Exemplars, TickRead, TickWatcher, View};
+use larum_view::{Exemplars, Exposure, Reading, Shown, Sink, TickRead, TickWatcher, View};
 
 /// Interleaved repetitions of the in-memory benches.
 pub const REPETITIONS: usize = 9;
@@ -122,14 +123,50 @@ impl Pipeline {
 
 /// So many of the reference load's tenants have about 100,000 sample lines, shown in full.
 const TENANTS: usize = 26;
+/// More lines than there are.
+const LINES_MAX: u64 = 1_000_000;
 /// Event time of their state, seconds.
 const SECONDS: usize = 60;
 
-/// A state of about 100,000 sample lines as the reference load mixes families, and the time of its last record, Unix ns.
+/// A state of about 100,000 sample lines, and the load that goes on.
+pub struct Saturated {
+    /// The state.
+    pub pipeline: Pipeline,
+    /// Time of its last record, Unix ns.
+    pub now_ns: i64,
+    generator: Generator,
+    per_second: usize,
+    /// What scrapes keep from one to the next.
+    shown: Shown,
+    exposure: Exposure,
+}
+
+/// Windows that are shown.
+const SHOWN: [Window; 2] = [WINDOWS[1], WINDOWS[3]];
+
+impl Saturated {
+    /// Another second of load.
+    pub fn go_on(&mut self) {
+        for _ in 0..self.per_second {
+            let record = self.generator.next_record();
+            self.now_ns = record.due_ns;
+            self.pipeline.record(record.bytes, self.now_ns);
+        }
+        self.pipeline.commit();
+    }
+
+    /// Shows all there is.
+    pub fn visit(&mut self, sink: &mut impl Sink) {
+        let Saturated { pipeline: Pipeline { view, exemplars, .. }, now_ns, shown, exposure, .. } = self;
+        Reading { view, exemplars, now_ns: *now_ns, windows: &SHOWN, exposure }.visit(shown, sink);
+    }
+}
+
+/// A state of about 100,000 sample lines as the reference load mixes families.
 ///
 /// # Errors
 /// The profile is out of range.
-pub fn saturated() -> anyhow::Result<(Pipeline, i64)> {
+pub fn saturated() -> anyhow::Result<Saturated> {
     let profile = Profile { tenants: TENANTS, ..reference_profile() };
     let per_second = profile.events_per_second as usize;
     let mut generator = Generator::new(profile)?;
@@ -140,7 +177,8 @@ pub fn saturated() -> anyhow::Result<(Pipeline, i64)> {
         pipeline.record(record.bytes, now_ns);
     }
     pipeline.commit();
-    Ok((pipeline, now_ns))
+    let exposure = Exposure::plan(&pipeline.view, &SHOWN, LINES_MAX, &Exposure::default());
+    Ok(Saturated { pipeline, now_ns, generator, per_second, shown: Shown::default(), exposure })
 }
 
 /// How long `work` takes.

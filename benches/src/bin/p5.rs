@@ -1,22 +1,18 @@
 //! P5: writing a scrape of 100,000 sample lines (families as the reference load mixes them) as text, over the `prometheus`
-//! crate's gather + encode of the same series. P5b: the same state as protobuf with classic and native histograms, over
+//! crate's gather + encode of the same series; between two scrapes the load goes on for a second. P5b: the same state as protobuf with classic and native histograms, over
 //! the same floor.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
 
-use larum_aggregate::time::WINDOWS;
-use larum_benches::{Pipeline, REPETITIONS, median, saturated, time};
+use larum_benches::{REPETITIONS, Saturated, median, saturated, time};
 use larum_export::{Flavour, ProtoWriter, TextWriter};
 use larum_view::signals::{SIGNALS, SignalType};
-use larum_view::{Exposure, Reading};
 use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// More than there are.
-const LINES_MAX: u64 = 1_000_000;
 /// Names and values of a line's labels, without `le`.
 fn labels(line: &str) -> Vec<(&str, &str)> {
     let inside = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')).map_or("", |(inside, _)| inside);
@@ -69,21 +65,18 @@ fn floor(text: &str) -> anyhow::Result<Registry> {
 
 fn main() -> anyhow::Result<()> {
     let wanted = std::env::args().nth(1).unwrap_or("P5".into());
-    let (Pipeline { view, exemplars, .. }, now_ns) = saturated()?;
-    let windows = [WINDOWS[1], WINDOWS[3]];
-    let exposure = Exposure::plan(&view, &windows, LINES_MAX, &Exposure::default());
-    let reading = Reading { view: &view, exemplars: &exemplars, now_ns, windows: &windows, exposure: &exposure };
+    let mut state = saturated()?;
     // Writers are kept from scrape to scrape, as the program keeps them.
     let (mut text_writer, mut proto_writer) = (TextWriter::new(Flavour::Prometheus), ProtoWriter::default());
-    let mut text = || {
-        reading.visit(&mut text_writer);
+    let mut text = |state: &mut Saturated| {
+        state.visit(&mut text_writer);
         text_writer.finish()
     };
-    let mut proto = || {
-        reading.visit(&mut proto_writer);
+    let mut proto = |state: &mut Saturated| {
+        state.visit(&mut proto_writer);
         proto_writer.finish()
     };
-    let page = String::from_utf8(text())?;
+    let page = String::from_utf8(text(&mut state).to_vec())?;
     let lines = page.lines().filter(|line| !line.starts_with('#')).count();
     let registry = floor(&page)?;
     let crate_text = || {
@@ -91,13 +84,15 @@ fn main() -> anyhow::Result<()> {
         TextEncoder::new().encode(&registry.gather(), &mut out).map(|()| out)
     };
     let its_lines = crate_text()?.split(|b| *b == b'\n').filter(|line| !line.starts_with(b"#")).count() - 1;
-    println!("{lines} sample lines, {} MB of text, {} MB of protobuf", page.len() >> 20, proto().len() >> 20);
+    println!("{lines} sample lines, {} MB of text, {} MB of protobuf", page.len() >> 20, proto(&mut state).len() >> 20);
     println!("the crate writes {its_lines} lines of the same series");
     let (mut floors, mut texts, mut protos) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..REPETITIONS {
         floors.push(time(|| black_box(crate_text().is_ok())).0.as_secs_f64());
-        texts.push(time(|| black_box(text())).0.as_secs_f64());
-        protos.push(time(|| black_box(proto())).0.as_secs_f64());
+        state.go_on();
+        texts.push(time(|| black_box(text(&mut state))).0.as_secs_f64());
+        state.go_on();
+        protos.push(time(|| black_box(proto(&mut state))).0.as_secs_f64());
     }
     let ms = |figures: &[f64]| median(figures) * 1e3;
     let (floor_ms, text_ms, proto_ms) = (ms(&floors), ms(&texts), ms(&protos));

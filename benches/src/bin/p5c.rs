@@ -5,10 +5,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larum_aggregate::time::WINDOWS;
-use larum_benches::{Pipeline, REPETITIONS, median, saturated, time};
+use larum_benches::{REPETITIONS, Saturated, median, saturated, time};
 use larum_export::otlp::OtlpWriter;
-use larum_view::{Exposure, Reading};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -24,8 +22,6 @@ use prost::Message as _;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// More lines than there are.
-const LINES_MAX: u64 = 1_000_000;
 /// Streams of an instrument of the SDK, one below its limit: the last is for the overflow.
 const STREAMS: usize = 1_999;
 /// Instruments of the SDK.
@@ -113,17 +109,14 @@ fn sdk(share: f64) -> (SdkMeterProvider, Asked) {
 }
 
 fn main() -> anyhow::Result<()> {
-    let (Pipeline { view, exemplars, .. }, now_ns) = saturated()?;
-    let windows = [WINDOWS[1], WINDOWS[3]];
-    let exposure = Exposure::plan(&view, &windows, LINES_MAX, &Exposure::default());
-    let reading = Reading { view: &view, exemplars: &exemplars, now_ns, windows: &windows, exposure: &exposure };
+    let mut state = saturated()?;
     let mut writer = OtlpWriter::new("0", "bench");
-    let mut ours = || {
-        writer.begin(now_ns);
-        reading.visit(&mut writer);
+    let mut ours = |state: &mut Saturated| {
+        writer.begin(state.now_ns);
+        state.visit(&mut writer);
         writer.finish()
     };
-    let (numbers, histograms) = points(&ours())?;
+    let (numbers, histograms) = points(&ours(&mut state))?;
     let (_provider, reader) = sdk(histograms as f64 / (numbers + histograms) as f64);
     let floor = || {
         let mut metrics = ResourceMetrics::default();
@@ -136,7 +129,8 @@ fn main() -> anyhow::Result<()> {
     let (mut floors, mut figures) = (Vec::new(), Vec::new());
     for _ in 0..REPETITIONS {
         floors.push(time(|| black_box(floor())).0.as_secs_f64() / (of_sdk + of_sdk_histograms) as f64);
-        figures.push(time(|| black_box(ours())).0.as_secs_f64() / (numbers + histograms) as f64);
+        state.go_on();
+        figures.push(time(|| black_box(ours(&mut state))).0.as_secs_f64() / (numbers + histograms) as f64);
     }
     let ns = |figures: &[f64]| median(figures) * 1e9;
     println!("SDK {:.0} ns a series, Larum {:.0} ns a series (medians)", ns(&floors), ns(&figures));

@@ -11,11 +11,13 @@ mod format;
 pub mod http;
 pub mod otlp;
 pub mod own;
+mod page;
 mod proto;
 mod text;
 mod wire;
 
 pub use agent::Trust;
 pub use format::Format;
+pub use page::Page;
 pub use proto::ProtoWriter;
 pub use text::{Flavour, TextWriter};

@@ -9,6 +9,7 @@ use larum_aggregate::histogram::{Bucket, CLASSIC_POWERS, ZERO_BUCKET, classic};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
 
+use crate::page::{Buffer, Page, Spare};
 use crate::wire::{field_bytes, field_double, field_head, field_varint, varint, varint_len, zigzag};
 
 /// Base-2 exponential buckets, eight per doubling.
@@ -19,9 +20,9 @@ const NATIVE_OFFSET: i64 = 240;
 /// Writes samples, a buffer for each family. It can be used again and again, which saves fresh memory for every scrape.
 #[derive(Debug, Default)]
 pub struct ProtoWriter {
+    /// Families that were named.
     families: Vec<FamilyProto>,
-    /// Families that were named; further ones are memory of the scrape before.
-    named: usize,
+    spare: Spare,
     /// Labels that every sample begins with, as fields of a metric.
     scope: Vec<u8>,
     /// The start time, as a message; empty if it is not known.
@@ -37,7 +38,7 @@ pub struct ProtoWriter {
 struct FamilyProto {
     signal: Signal,
     /// Fields `metric`.
-    metrics: Vec<u8>,
+    metrics: Buffer,
 }
 
 fn write_labels(out: &mut Vec<u8>, labels: &[Label<'_>]) {
@@ -74,11 +75,10 @@ fn write_exemplar(out: &mut Vec<u8>, field: u64, exemplar: &Exemplar) {
 
 impl ProtoWriter {
     /// What was written since the last call, family by family; those without samples are left out.
-    pub fn finish(&mut self) -> Vec<u8> {
-        let written = &self.families[..self.named];
-        let size: usize = written.iter().map(|family| family.metrics.len() + 512).sum();
-        let (mut out, mut head) = (Vec::with_capacity(size), Vec::new());
-        for FamilyProto { signal, metrics } in written.iter().filter(|family| !family.metrics.is_empty()) {
+    pub fn finish(&mut self) -> Page {
+        let (mut page, mut head) = (Page::default(), Vec::new());
+        let written = self.families.drain(..).enumerate();
+        for (at, FamilyProto { signal, metrics }) in written.filter(|(_, family)| family.metrics.len() > 0) {
             let kind = match signal.kind {
                 SignalType::Counter => 0,
                 SignalType::Gauge => 1,
@@ -92,12 +92,13 @@ impl ProtoWriter {
             if let Some(unit) = signal.unit_in_name() {
                 field_bytes(&mut head, 5, unit.as_bytes());
             }
+            let mut out = Vec::with_capacity(head.len() + 8);
             varint(&mut out, (head.len() + metrics.len()) as u64);
             out.extend_from_slice(&head);
-            out.extend_from_slice(metrics);
+            page.push(out);
+            page.push(self.spare.lend(at, metrics));
         }
-        self.named = 0;
-        out
+        page
     }
 
     /// Adds a metric whose value is in `self.value`, as field `field` of it.
@@ -108,7 +109,10 @@ impl ProtoWriter {
         metric.extend_from_slice(scope);
         write_labels(metric, labels);
         field_bytes(metric, field, value);
-        field_bytes(&mut family.metrics, 4, metric);
+        let mut head = Vec::with_capacity(8);
+        field_head(&mut head, 4, metric.len());
+        family.metrics.put(&head);
+        family.metrics.put(metric);
     }
 
     fn bucket(&mut self, bound: f64, below: u64, exemplar: Option<&Exemplar>) {
@@ -168,15 +172,9 @@ impl ProtoWriter {
 
 impl Sink for ProtoWriter {
     fn family(&mut self, signal: &Signal) -> Family {
-        match self.families.get_mut(self.named) {
-            Some(family) => {
-                family.signal = *signal;
-                family.metrics.clear();
-            }
-            None => self.families.push(FamilyProto { signal: *signal, metrics: Vec::new() }),
-        }
-        self.named += 1;
-        Family(self.named - 1)
+        let metrics = self.spare.buffer(self.families.len());
+        self.families.push(FamilyProto { signal: *signal, metrics });
+        Family(self.families.len() - 1)
     }
 
     fn scope(&mut self, labels: &[Label<'_>], started_ns: Option<i64>) {

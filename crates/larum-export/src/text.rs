@@ -8,11 +8,15 @@ use larum_aggregate::histogram::{CLASSIC_POWERS, classic};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
 
-/// The bounds of classic buckets as text, which are written again and again: as text format 0.0.4 has them, and in the
-/// canonical form of OpenMetrics.
-static CLASSIC_BOUNDS: LazyLock<Vec<[String; 2]>> = LazyLock::new(|| {
+use crate::page::{BLOCK, Block, Buffer, Page, Spare, blocks};
+
+/// The bounds of classic buckets with what follows them, which are written again and again: as text format 0.0.4 has them,
+/// and in the canonical form of OpenMetrics. The last is infinity.
+static CLASSIC_BOUNDS: LazyLock<Vec<[Block; 2]>> = LazyLock::new(|| {
     let bound = |power| f64::exp2(f64::from(power));
-    CLASSIC_POWERS.map(|power| [bound(power).to_string(), format!("{:?}", bound(power))]).collect()
+    let block = |text: String| Block::of(format!("{text}\"}} ").as_bytes());
+    let finite = CLASSIC_POWERS.map(|power| [block(bound(power).to_string()), block(format!("{:?}", bound(power)))]);
+    finite.chain([[block("+Inf".to_string()), block("+Inf".to_string())]]).collect()
 });
 
 /// Which text it is.
@@ -29,19 +33,22 @@ pub enum Flavour {
 #[derive(Debug, Default)]
 pub struct TextWriter {
     flavour: Flavour,
+    /// Families that were named.
     families: Vec<FamilyText>,
-    /// Families that were named; further ones are memory of the scrape before.
-    named: usize,
+    spare: Spare,
     /// Labels that every sample begins with, as text.
     scope: Vec<u8>,
     /// What every bucket of a histogram begins with.
     start: Vec<u8>,
+    blocks: Vec<[u8; BLOCK]>,
 }
 
 #[derive(Debug)]
 struct FamilyText {
     signal: Signal,
-    text: Vec<u8>,
+    text: Buffer,
+    /// How long it is without samples.
+    header_len: usize,
 }
 
 impl TextWriter {
@@ -51,23 +58,21 @@ impl TextWriter {
     }
 
     /// What was written since the last call, family by family; those without samples are left out.
-    pub fn finish(&mut self) -> Vec<u8> {
-        let written = &self.families[..self.named];
-        let size: usize = written.iter().map(|family| family.text.len() + 512).sum();
-        let mut out = Vec::with_capacity(size);
-        for FamilyText { signal, text } in written.iter().filter(|family| !family.text.is_empty()) {
-            self.header(signal, &mut out);
-            out.extend_from_slice(text);
+    pub fn finish(&mut self) -> Page {
+        let mut page = Page::default();
+        for (at, FamilyText { text, header_len, .. }) in self.families.drain(..).enumerate() {
+            if text.len() > header_len {
+                page.push(self.spare.lend(at, text));
+            }
         }
         if self.flavour == Flavour::OpenMetrics {
-            out.extend_from_slice(b"# EOF\n");
+            page.push(&b"# EOF\n"[..]);
         }
-        self.named = 0;
-        out
+        page
     }
 
     /// Names, units and help texts are ours and need no escape; a test says so. Writing to memory does not fail.
-    fn header(&self, signal: &Signal, out: &mut Vec<u8>) {
+    fn header(&self, signal: &Signal, out: &mut Buffer) {
         let is_open = self.flavour == Flavour::OpenMetrics;
         let kind = match signal.kind {
             // Linters of this format keep the label `quantile` for summaries, which this is not, and for what has no type.
@@ -93,23 +98,26 @@ impl TextWriter {
         suffix: &str,
         labels: &[Label<'_>],
         le: Option<&str>,
-        value: impl FnOnce(&mut Vec<u8>),
+        value: impl FnOnce(&mut Buffer),
     ) {
-        let Some(FamilyText { signal, text }) = self.families.get_mut(family.0) else { return };
-        text.extend_from_slice(signal.name.as_bytes());
-        text.extend_from_slice(suffix.as_bytes());
+        let Some(FamilyText { signal, text, .. }) = self.families.get_mut(family.0) else { return };
+        let start = &mut self.start;
+        start.clear();
+        start.extend_from_slice(signal.name.as_bytes());
+        start.extend_from_slice(suffix.as_bytes());
         if !self.scope.is_empty() || !labels.is_empty() || le.is_some() {
-            text.push(b'{');
-            text.extend_from_slice(&self.scope);
-            write_labels(text, labels);
-            le.into_iter().for_each(|le| write_labels(text, &[("le", le)]));
+            start.push(b'{');
+            start.extend_from_slice(&self.scope);
+            write_labels(start, labels);
+            le.into_iter().for_each(|le| write_labels(start, &[("le", le)]));
             // The last label's comma.
-            text.pop();
-            text.push(b'}');
+            start.pop();
+            start.push(b'}');
         }
-        text.push(b' ');
+        start.push(b' ');
+        text.put(start);
         value(text);
-        text.push(b'\n');
+        text.put(b"\n");
     }
 
     /// A bound as this flavour writes it.
@@ -130,7 +138,9 @@ fn write_labels(out: &mut Vec<u8>, labels: &[Label<'_>]) {
 
 /// A label's text between quotes. Shown names need no escape, but the format does not rest on that.
 fn escape(out: &mut Vec<u8>, text: &str) {
-    if !text.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+    // Without an early end, so that many bytes are looked at in one step.
+    let is_special = |special, byte| special | matches!(byte, b'\\' | b'"' | b'\n');
+    if !text.bytes().fold(false, is_special) {
         return out.extend_from_slice(text.as_bytes());
     }
     for byte in text.bytes() {
@@ -143,62 +153,59 @@ fn escape(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-fn int(value: u64) -> impl FnOnce(&mut Vec<u8>) {
-    move |out| out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes())
+fn int(value: u64) -> impl FnOnce(&mut Buffer) {
+    move |out| out.put(itoa::Buffer::new().format(value).as_bytes())
 }
 
-/// A count with one of those that it counts.
-fn told<'e>(count: u64, exemplar: Option<&'e Exemplar>) -> impl FnOnce(&mut Vec<u8>) + use<'e> {
-    move |out| {
-        int(count)(out);
-        let Some(Exemplar { trace_id, span_id, latency_ns, time_ns, .. }) = exemplar else { return };
-        let _ = write!(out, " # {{trace_id=\"{:032x}\"", u128::from_be_bytes(*trace_id));
-        if let Some(span_id) = span_id {
-            let _ = write!(out, ",span_id=\"{:016x}\"", u64::from_be_bytes(*span_id));
-        }
-        out.extend_from_slice(b"} ");
-        seconds(u128::from(*latency_ns))(out);
-        out.push(b' ');
-        seconds(time_ns.max(&0).unsigned_abs().into())(out);
+/// One of those that a count counts.
+fn exemplar(Exemplar { trace_id, span_id, latency_ns, time_ns, .. }: &Exemplar, out: &mut Buffer) {
+    let _ = write!(out, " # {{trace_id=\"{:032x}\"", u128::from_be_bytes(*trace_id));
+    if let Some(span_id) = span_id {
+        let _ = write!(out, ",span_id=\"{:016x}\"", u64::from_be_bytes(*span_id));
     }
+    out.put(b"} ");
+    seconds(u128::from(*latency_ns))(out);
+    out.put(b" ");
+    seconds(time_ns.max(&0).unsigned_abs().into())(out);
 }
 
 /// Whole ns as seconds, exactly.
-fn seconds(ns: u128) -> impl FnOnce(&mut Vec<u8>) {
+fn seconds(ns: u128) -> impl FnOnce(&mut Buffer) {
     move |out| {
-        let (whole, rest) = (ns / 1_000_000_000, ns % 1_000_000_000);
-        let _ = write!(out, "{whole}");
+        let (whole, rest) = (ns / 1_000_000_000, (ns % 1_000_000_000) as u32);
+        out.put(itoa::Buffer::new().format(whole).as_bytes());
         if rest != 0 {
-            let digits = format!("{rest:09}");
-            let _ = write!(out, ".{}", digits.trim_end_matches('0'));
+            // With a digit before them, so that none of the nine is lost.
+            let mut digits = itoa::Buffer::new();
+            let digits = digits.format(rest + 1_000_000_000).trim_end_matches('0');
+            out.put(b".");
+            out.put(&digits.as_bytes()[1..]);
         }
     }
 }
 
 /// A float in the shortest form that reads back as the same.
-fn float(value: f64) -> impl FnOnce(&mut Vec<u8>) {
+fn float(value: f64) -> impl FnOnce(&mut Buffer) {
     move |out| {
-        let _ = if value.is_nan() {
-            write!(out, "NaN")
-        } else if value.is_infinite() {
-            write!(out, "{}Inf", if value > 0.0 { '+' } else { '-' })
-        } else {
-            write!(out, "{value}")
-        };
+        if value.is_finite() {
+            let mut shortest = zmij::Buffer::new();
+            let text = shortest.format_finite(value);
+            return out.put(text.strip_suffix(".0").unwrap_or(text).as_bytes());
+        }
+        out.put(match value {
+            f64::INFINITY => b"+Inf",
+            f64::NEG_INFINITY => b"-Inf",
+            _ => b"NaN",
+        });
     }
 }
 
 impl Sink for TextWriter {
     fn family(&mut self, signal: &Signal) -> Family {
-        match self.families.get_mut(self.named) {
-            Some(family) => {
-                family.signal = *signal;
-                family.text.clear();
-            }
-            None => self.families.push(FamilyText { signal: *signal, text: Vec::new() }),
-        }
-        self.named += 1;
-        Family(self.named - 1)
+        let mut text = self.spare.buffer(self.families.len());
+        self.header(signal, &mut text);
+        self.families.push(FamilyText { signal: *signal, header_len: text.len(), text });
+        Family(self.families.len() - 1)
     }
 
     /// Start times are left out: in text they would be series of their own.
@@ -209,14 +216,14 @@ impl Sink for TextWriter {
 
     fn sample(&mut self, family: Family, labels: &[Label<'_>], value: Value) {
         self.line(family, "", labels, None, |out| match value {
-            Value::Int(value) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
+            Value::Int(value) => out.put(itoa::Buffer::new().format(value).as_bytes()),
             Value::Float(value) => float(value)(out),
         });
     }
 
     fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
-        let TextWriter { flavour, families, scope, start, .. } = self;
-        let Some(FamilyText { signal, text }) = families.get_mut(family.0) else { return };
+        let TextWriter { flavour, families, scope, start, blocks: split, .. } = self;
+        let Some(FamilyText { signal, text, .. }) = families.get_mut(family.0) else { return };
         let is_open = *flavour == Flavour::OpenMetrics;
         // Buckets differ in bound and count only: what stands before the bound is put together once.
         start.clear();
@@ -225,19 +232,23 @@ impl Sink for TextWriter {
         start.extend_from_slice(scope);
         write_labels(start, labels);
         start.extend_from_slice(b"le=\"");
-        text.reserve((CLASSIC_BOUNDS.len() + 3) * (start.len() + 48));
-        let mut line = |at: usize, bound: &str, count: u64| {
-            text.extend_from_slice(start);
-            text.extend_from_slice(bound.as_bytes());
-            text.extend_from_slice(b"\"} ");
-            told(count, if is_open { histogram.exemplar_of(at) } else { None })(text);
-            text.push(b'\n');
-        };
-        for (at, (bounds, (_, below))) in CLASSIC_BOUNDS.iter().zip(classic(histogram.buckets)).enumerate() {
-            line(at, &bounds[usize::from(is_open)], below);
-        }
+        blocks(start, split);
         let total = histogram.buckets.iter().map(|bucket| bucket.1).sum();
-        line(CLASSIC_BOUNDS.len(), "+Inf", total);
+        let counts = classic(histogram.buckets).map(|(_, below)| below).chain([total]);
+        // Many buckets hold nothing more than the one before.
+        let mut written = (0, Block::of(b"0"));
+        for (at, (bounds, count)) in CLASSIC_BOUNDS.iter().zip(counts).enumerate() {
+            if count != written.0 {
+                written = (count, Block::of(itoa::Buffer::new().format(count).as_bytes()));
+            }
+            text.put_blocks(split, start.len());
+            text.put_block(&bounds[usize::from(is_open)]);
+            text.put_block(&written.1);
+            if is_open && let Some(of_it) = histogram.exemplar_of(at) {
+                exemplar(of_it, text);
+            }
+            text.put(b"\n");
+        }
         self.line(family, "_sum", labels, None, seconds(histogram.sum_ns));
         self.line(family, "_count", labels, None, int(total));
     }
@@ -271,7 +282,7 @@ mod tests {
             &[("tenant", "a\"b\\c\nd")],
             HistogramRead { buckets: &buckets, sum_ns: 1_500_000_000, exemplars: &[] },
         );
-        let text = String::from_utf8(writer.finish()).unwrap();
+        let text = String::from_utf8(writer.finish().to_vec()).unwrap();
         assert!(!text.contains("tick"), "a family without samples has no header");
         assert!(text.starts_with(
             "# HELP larum_login_latency_seconds Service time of logins.\n# TYPE larum_login_latency_seconds histogram\n"
@@ -292,9 +303,9 @@ mod tests {
             writer.sample(family, &[], Value::Float(value));
         }
         writer.sample(family, &[], Value::Int(-3));
-        let text = String::from_utf8(writer.finish()).unwrap();
+        let text = String::from_utf8(writer.finish().to_vec()).unwrap();
         let values: Vec<&str> = text.lines().skip(2).map(|l| l.rsplit(' ').next().unwrap()).collect();
-        assert_eq!(values, ["NaN", "+Inf", "0.1", "1000000000000000000000", "-3"]);
+        assert_eq!(values, ["NaN", "+Inf", "0.1", "1e+21", "-3"]);
     }
 
     #[test]
@@ -303,7 +314,7 @@ mod tests {
         let (counter, latency) = (writer.family(&signals::AUDIT_RECORDS), writer.family(&signals::COMMIT_SECONDS));
         writer.sample(counter, &[("queue", "q")], Value::Int(3));
         writer.classic(latency, &[], ClassicRead { buckets: &[(1.0, 2)], sum: 7.5, count: 3 });
-        let text = String::from_utf8(writer.finish()).unwrap();
+        let text = String::from_utf8(writer.finish().to_vec()).unwrap();
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
         assert_eq!(
             lines,

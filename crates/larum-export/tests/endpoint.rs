@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use larum_export::Format;
 use larum_export::http::guard::{ClientAuth, Guard, Rules, TlsSettings, WebSettings};
 use larum_export::http::{Pages, serve};
+use larum_export::{Format, Page};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -29,13 +29,13 @@ struct Fixed {
 }
 
 impl Pages for Fixed {
-    fn metrics(&self, _: Format) -> Vec<u8> {
+    fn metrics(&self, _: Format) -> Page {
         self.written.fetch_add(1, Ordering::Relaxed);
         let mut page = b"larum_build_info 1\n".to_vec();
         if self.is_large {
             page.resize(PAGE_BYTES, b'#');
         }
-        page
+        page.into()
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -211,7 +211,7 @@ fn hostile_labels_round_trip_and_inject_nothing() {
             let family = writer.family(&signals::LOGIN_ATTEMPTS);
             writer.scope(&scope, None);
             writer.sample(family, &own, Value::Int(7));
-            let text = String::from_utf8(writer.finish()).unwrap();
+            let text = String::from_utf8(writer.finish().to_vec()).unwrap();
             let samples: Vec<&str> = text.split('\n').filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
             assert_eq!(samples.len(), 1, "seed {seed}: {text:?}");
             assert_eq!(
@@ -224,7 +224,7 @@ fn hostile_labels_round_trip_and_inject_nothing() {
         let family = writer.family(&signals::LOGIN_ATTEMPTS);
         writer.scope(&scope, Some(3_000_000_004));
         writer.sample(family, &own, Value::Int(7));
-        let got = families(&writer.finish());
+        let got = families(&writer.finish().to_vec());
         let [metric] = got[0].metric.as_slice() else { panic!("{got:?}") };
         let labels = metric.label.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect();
         assert_eq!((labels, got.len()), (want, 1), "seed {seed}");
@@ -250,7 +250,7 @@ fn native_buckets_are_the_state_and_classic_ones_follow_from_it() {
         let mut writer = ProtoWriter::default();
         let family = writer.family(&signals::TOKEN_LATENCY);
         writer.histogram(family, &[("op", "issue")], read);
-        let bytes = writer.finish();
+        let bytes = writer.finish().to_vec();
         let got = families(&bytes);
         assert_eq!((got[0].r#type, got[0].unit.as_str()), (4, "seconds"));
         let histogram = got[0].metric[0].histogram.clone().unwrap();
@@ -266,7 +266,7 @@ fn native_buckets_are_the_state_and_classic_ones_follow_from_it() {
         let mut writer = TextWriter::new(Flavour::OpenMetrics);
         let family = writer.family(&signals::TOKEN_LATENCY);
         writer.histogram(family, &[("op", "issue")], read);
-        let text = String::from_utf8(writer.finish()).unwrap();
+        let text = String::from_utf8(writer.finish().to_vec()).unwrap();
         let lines = text.lines().filter(|l| l.contains("_bucket")).map(line);
         let text: Vec<(f64, u64)> =
             lines.map(|(_, labels, n)| (labels["le"].parse().unwrap(), n.parse().unwrap())).collect();
@@ -299,7 +299,7 @@ fn exemplars_stand_at_the_bucket_that_counts_them() {
     let mut writer = TextWriter::new(Flavour::OpenMetrics);
     let family = writer.family(&signals::TOKEN_LATENCY);
     writer.histogram(family, &[("op", "issue")], read);
-    let text = String::from_utf8(writer.finish()).unwrap();
+    let text = String::from_utf8(writer.finish().to_vec()).unwrap();
     let told: Vec<&str> = text.lines().filter(|line| line.contains(" # ")).collect();
     let ids = |n: u8| format!("trace_id=\"{}\",span_id=\"abababababababab\"", format!("{n:02x}").repeat(16));
     let name = "larum_token_latency_seconds_bucket{op=\"issue\"";
@@ -315,12 +315,12 @@ fn exemplars_stand_at_the_bucket_that_counts_them() {
     let mut writer = TextWriter::new(Flavour::Prometheus);
     let family = writer.family(&signals::TOKEN_LATENCY);
     writer.histogram(family, &[("op", "issue")], read);
-    assert!(!String::from_utf8(writer.finish()).unwrap().contains(" # {"), "that format has none");
+    assert!(!String::from_utf8(writer.finish().to_vec()).unwrap().contains(" # {"), "that format has none");
 
     let mut writer = ProtoWriter::default();
     let family = writer.family(&signals::TOKEN_LATENCY);
     writer.histogram(family, &[("op", "issue")], read);
-    let histogram = families(&writer.finish())[0].metric[0].histogram.clone().unwrap();
+    let histogram = families(&writer.finish().to_vec())[0].metric[0].histogram.clone().unwrap();
     let values: Vec<f64> = histogram.exemplars.iter().map(|exemplar| exemplar.value).collect();
     assert_eq!(values, [0.7, 0.6, 300.0], "native buckets are finer");
     assert_eq!(histogram.exemplars[0].label.len(), 1, "without a span id");
@@ -340,7 +340,7 @@ fn own_metrics_come_out_in_every_format() {
     let mut writer = ProtoWriter::default();
     larum_export::own::visit(&registry, 9_000_000_000, &mut writer);
     let got: BTreeMap<String, model::MetricFamily> =
-        families(&writer.finish()).into_iter().map(|family| (family.name.clone(), family)).collect();
+        families(&writer.finish().to_vec()).into_iter().map(|family| (family.name.clone(), family)).collect();
     let first = |name: &str| got[name].metric[0].clone();
     let started = Some(model::Timestamp { seconds: 9, nanos: 0 });
     let counter = model::Counter { value: 5.0, start_timestamp: started.clone() };
@@ -351,7 +351,7 @@ fn own_metrics_come_out_in_every_format() {
     assert!(histogram.positive_span.is_empty(), "bounds of its own make no native histogram");
     let mut writer = TextWriter::new(Flavour::Prometheus);
     larum_export::own::visit(&registry, 9_000_000_000, &mut writer);
-    let text = String::from_utf8(writer.finish()).unwrap();
+    let text = String::from_utf8(writer.finish().to_vec()).unwrap();
     assert!(text.contains("larum_pipeline_commits_total{result=\"done\"} 5\n"), "{text}");
     assert!(text.contains("larum_pipeline_commit_seconds_bucket{le=\"0.512\"} 1\n"), "{text}");
 }
@@ -363,7 +363,7 @@ fn every_signal_has_a_family() {
         let family = writer.family(signal);
         writer.classic(family, &[], ClassicRead { buckets: &[], sum: 0.0, count: 0 });
     }
-    let families = families(&writer.finish());
+    let families = families(&writer.finish().to_vec());
     assert_eq!(families.len(), SIGNALS.len());
     // Prometheus 3 refuses a whole scrape otherwise.
     for family in families.iter().filter(|family| !family.unit.is_empty()) {

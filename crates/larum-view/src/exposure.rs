@@ -12,6 +12,7 @@ use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, Window};
 use larum_aggregate::{KeyId, NameId};
 use larum_event::{Kind, Measured};
 
+use crate::counts::Wanted;
 use crate::scan::Counted;
 use crate::view::View;
 
@@ -77,7 +78,12 @@ impl Lines {
     /// Of what a key counted, with these windows.
     pub fn of(counted: &Counted<'_>, windows: &[Window]) -> Lines {
         let def = counted.key.def;
-        let (codes, histograms) = (counted.codes(), counted.histogram_ids());
+        let (codes, histograms) = (counted.counts.codes(), counted.counts.histogram_ids());
+        let (mut all, mut ops) = (0, 0);
+        for id in histograms {
+            all += 1;
+            ops += u64::from(matches!(id.measured(), Measured::Token(_)));
+        }
         let (mut counters, mut has_logins) = (0, false);
         for (code, _) in codes {
             counters += 1;
@@ -85,17 +91,15 @@ impl Lines {
         }
         if def.component != NameId::NONE {
             // Escalations are counted by their hop as well.
-            let (counters, histograms) = (2 * counters, 2 * histograms.len() as u64);
-            return Lines([0, counters, counters, counters + histograms * HISTOGRAM_LINES]);
+            return Lines([0, 2 * counters, 2 * counters, 2 * counters + 2 * all * HISTOGRAM_LINES]);
         }
-        let ops = histograms.iter().filter(|id| matches!(id.measured(), Measured::Token(_))).count() as u64;
         let of_window = |window: &Window| {
             let distinct = if *window <= DISTINCT_WINDOW { 2 } else { 0 };
             let logins = if has_logins { LOGIN_GAUGES + distinct } else { 0 };
             logins + if window.span_s <= HISTOGRAM_WINDOW_S { QUANTILES * ops } else { 0 }
         };
         let with_windows = counters + windows.iter().map(of_window).sum::<u64>();
-        Lines([0, counters, with_windows, with_windows + histograms.len() as u64 * HISTOGRAM_LINES])
+        Lines([0, counters, with_windows, with_windows + all * HISTOGRAM_LINES])
     }
 
     /// Lines at a detail.
@@ -115,15 +119,19 @@ impl Exposure {
             detail: Detail,
         }
         let mut keys: Vec<Ranked> = Vec::new();
-        view.scan(&[], |counted| {
-            let def = counted.key.def;
-            // What is of no tenant in particular is little, and everybody's.
-            let is_common = def.tenant == NameId::NONE || def.tenant == NameId::OTHER;
-            let events: u64 = counted.codes().map(|code| code.1).sum();
-            let held = before.details.get(&def.id).copied().unwrap_or(Detail::Hidden) as u64;
-            let rank = (is_common, events.saturating_mul(4 + held));
-            keys.push(Ranked { rank, id: def.id, lines: Lines::of(counted, windows), detail: Detail::Hidden });
-        });
+        view.scan_some(
+            &[],
+            |_| Wanted::Counters,
+            |counted| {
+                let def = counted.key.def;
+                // What is of no tenant in particular is little, and everybody's.
+                let is_common = def.tenant == NameId::NONE || def.tenant == NameId::OTHER;
+                let events: u64 = counted.counts.codes().map(|code| code.1).sum();
+                let held = before.details.get(&def.id).copied().unwrap_or(Detail::Hidden) as u64;
+                let rank = (is_common, events.saturating_mul(4 + held));
+                keys.push(Ranked { rank, id: def.id, lines: Lines::of(counted, windows), detail: Detail::Hidden });
+            },
+        );
         keys.sort_by_key(|key| (std::cmp::Reverse(key.rank), key.id));
         let planned = planned_lines(lines_max);
         let mut used = 0;
@@ -140,16 +148,29 @@ impl Exposure {
         Exposure { details, lines_max, is_roomy: used < lines_max / 2 }
     }
 
-    /// The detail that is planned for a key.
-    pub fn planned(&self, id: KeyId) -> Detail {
-        self.details.get(&id).copied().unwrap_or_default()
+    /// The most that a key is shown of.
+    fn most(&self, id: KeyId) -> Detail {
+        // New keys may have all only where there is plenty: they come in any order, and take nothing from planned ones.
+        match self.details.get(&id) {
+            Some(detail) => *detail,
+            None if self.is_roomy => Detail::default(),
+            None => Detail::Counters,
+        }
+    }
+
+    /// What has to be known of a key to show it.
+    pub(crate) fn wanted(&self, id: KeyId) -> Wanted {
+        match self.most(id) {
+            Detail::Hidden => Wanted::Nothing,
+            Detail::Counters => Wanted::Counters,
+            Detail::Windows => Wanted::Windows,
+            Detail::Full => Wanted::All,
+        }
     }
 
     /// The detail at which a key is shown after others took `used` lines: as planned, or less if that does not fit.
     pub fn detail(&self, id: KeyId, lines: Lines, used: u64) -> Detail {
-        let is_planned = self.details.contains_key(&id);
-        // New keys may have all only where there is plenty: they come in any order, and take nothing from planned ones.
-        let planned = if is_planned || self.is_roomy { self.planned(id) } else { Detail::Counters };
+        let planned = self.most(id);
         // Keys that came or grew since the plan show their counters out of what others leave free.
         let most = |detail| if detail > Detail::Counters { planned_lines(self.lines_max) } else { self.lines_max };
         let fits = |detail: &&Detail| **detail <= planned && used + lines.at(**detail) <= most(**detail);

@@ -1,5 +1,7 @@
 //! Counts that only grow, as a few packed runs: taking in a run costs next to nothing, and now and then some are merged.
 
+use std::sync::Arc;
+
 use larum_aggregate::Run;
 use larum_aggregate::run::{Cell, Weight, merge};
 use serde::{Deserialize, Serialize};
@@ -11,7 +13,7 @@ const RUNS_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger<W> {
     /// From old and large to new and small.
-    runs: Vec<Run<W>>,
+    runs: Vec<Arc<Run<W>>>,
 }
 
 impl<W> Default for Ledger<W> {
@@ -22,7 +24,7 @@ impl<W> Default for Ledger<W> {
 
 impl<W: Weight> Ledger<W> {
     /// Takes in a run.
-    pub fn push(&mut self, run: Run<W>) {
+    pub fn push(&mut self, run: Arc<Run<W>>) {
         if run.is_empty() {
             return;
         }
@@ -39,30 +41,30 @@ impl<W: Weight> Ledger<W> {
             }
             after += run.len();
         }
-        let merged = merge(&self.runs[from..], Some);
+        let merged = merge(self.runs[from..].iter().map(|run| &**run), Some);
         self.runs.truncate(from);
-        self.runs.push(merged);
+        self.runs.push(Arc::new(merged));
     }
 
     /// The runs.
-    pub fn runs(&self) -> &[Run<W>] {
+    pub fn runs(&self) -> &[Arc<Run<W>>] {
         &self.runs
     }
 
     /// Gives up the runs.
-    pub fn into_runs(self) -> Vec<Run<W>> {
+    pub fn into_runs(self) -> Vec<Arc<Run<W>>> {
         self.runs
     }
 
     /// Puts every cell where `to` says, or nowhere; leaves one run.
     pub fn rewrite(&mut self, to: impl Fn(Cell) -> Option<Cell>) {
-        let merged = merge(&self.runs, to);
-        self.runs = if merged.is_empty() { Vec::new() } else { vec![merged] };
+        let merged = merge(self.runs.iter().map(|run| &**run), to);
+        self.runs = if merged.is_empty() { Vec::new() } else { vec![Arc::new(merged)] };
     }
 
     /// Bytes that the runs take.
     pub fn size_bytes(&self) -> usize {
-        self.runs.iter().map(Run::size_bytes).sum()
+        self.runs.iter().map(|run| run.size_bytes()).sum()
     }
 }
 
@@ -83,14 +85,14 @@ mod tests {
                 for (cell, n) in &run {
                     *want.entry(*cell).or_insert(0) += n;
                 }
-                ledger.push(run.into_iter().collect());
+                ledger.push(Arc::new(run.into_iter().collect()));
                 assert!(ledger.runs().len() <= RUNS_MAX);
                 if rng.u8(..50) == 0 {
                     ledger.rewrite(|cell| (cell.key().0 != 7).then_some(cell));
                     want.retain(|cell, _| cell.key().0 != 7);
                 }
             }
-            assert!(merge(ledger.runs(), Some).cells().eq(want), "seed {seed}");
+            assert!(merge(ledger.runs().iter().map(|run| &**run), Some).cells().eq(want), "seed {seed}");
         }
     }
 }

@@ -7,10 +7,10 @@
 //! Reading order: [`view`] (Deltas), `tick` (ticks), `ledger` (totals) and `panes` (windows) of a source, [`measure`] and `sums`
 //! (what rules look at, kept from tick to tick), `key` and `distinct`
 //! (who was seen), `audit` (sequences of audit queues), [`exemplars`] and [`samples`] (single
-//! requests), `scan` (one pass over all of
-//! it), [`exposure`] (how much of each key is shown), [`signals`] (the list), [`reading`] and `per_key` (state to samples).
+//! requests), `scan` (one pass over all of it into `counts`), `recent` and `shown` (what scrapes show, kept from one to the next), [`exposure`] (how much of each key is shown), [`signals`] (the list), [`reading`] and `per_key` (state to samples).
 
 mod audit;
+mod counts;
 mod distinct;
 pub mod exemplars;
 pub mod exposure;
@@ -21,8 +21,10 @@ pub mod memory;
 mod panes;
 mod per_key;
 pub mod reading;
+mod recent;
 pub mod samples;
 mod scan;
+mod shown;
 pub mod signals;
 mod slots;
 mod sums;
@@ -30,13 +32,15 @@ mod tick;
 pub mod view;
 
 pub use audit::{AuditCounts, AuditQueue, AuditState};
+pub use counts::{HistogramTotals, KeyCounts, Wanted, WindowSums};
 pub use exemplars::Exemplars;
 pub use exposure::Exposure;
 pub use key::KeyView;
 pub use measure::Measure;
 pub use reading::{ClassicRead, Family, HistogramRead, Label, Reading, Sink, Value};
 pub use samples::Samples;
-pub use scan::{Counted, HistogramTotals, Wanted, WindowSums};
+pub use scan::Counted;
+pub use shown::Shown;
 pub use signals::{SIGNALS, Signal};
 pub use sums::{Added, Looks, place_of};
 pub use tick::{TickRead, TickWatcher};

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use larum_aggregate::run::{Cell, merge};
 use larum_aggregate::time::{PANE_S, WINDOWS, Window};
@@ -64,19 +65,22 @@ fn of_ten_minutes(cell: Cell) -> Option<Cell> {
 }
 
 impl Panes {
-    /// Counts a run in the 10 s pane `pane`, unless it begins before all windows, at `oldest`.
-    pub fn add(&mut self, pane: u32, run: &Run<u64>, oldest: &[u32; 3]) {
+    /// Counts a run in the 10 s pane `pane`, unless it begins before all windows, at `oldest`. Gives what was put in.
+    pub fn add(&mut self, pane: u32, run: &Run<u64>, oldest: &[u32; 3]) -> Option<Arc<Run<u64>>> {
         let second = pane.saturating_mul(PANE_S);
         let Edges { fine_s, minutes_s } = self.edges;
-        if second >= fine_s {
-            self.fine.entry(pane).or_default().push(merge([run], of_short_panes));
+        let (tier, at, keeps): (_, _, fn(Cell) -> Option<Cell>) = if second >= fine_s {
+            (&mut self.fine, pane, of_short_panes)
         } else if second >= minutes_s {
-            let run = merge([run], of_short_panes);
-            self.minutes.entry(second / 60).or_default().push(run);
+            (&mut self.minutes, second / 60, of_short_panes)
         } else if second >= oldest[2] {
-            let run = merge([run], of_ten_minutes);
-            self.tens.entry(second / 600).or_default().push(run);
-        }
+            (&mut self.tens, second / 600, of_ten_minutes)
+        } else {
+            return None;
+        };
+        let run = Arc::new(merge([run], keeps));
+        tier.entry(at).or_default().push(run.clone());
+        Some(run)
     }
 
     /// Drops panes before all windows, and merges those that no window needs as fine as they are.
@@ -94,7 +98,7 @@ impl Panes {
     }
 
     /// The runs of the window that ends with the pane of second `end_s`.
-    pub fn window(&self, window: Window, end_s: u32) -> impl Iterator<Item = &Run<u64>> {
+    pub fn window(&self, window: Window, end_s: u32) -> impl Iterator<Item = &Arc<Run<u64>>> {
         let start_s = window.start_s(end_s);
         let up_to = |width_s: u32| start_s.div_ceil(width_s)..=(end_s / width_s).max(start_s.div_ceil(width_s));
         let tens = self.tens.range(up_to(600));
@@ -104,7 +108,7 @@ impl Panes {
     }
 
     /// The runs of panes that begin in a stretch of seconds, with where they begin.
-    pub fn between(&self, seconds: Range<u32>) -> impl Iterator<Item = (u32, &Run<u64>)> {
+    pub fn between(&self, seconds: Range<u32>) -> impl Iterator<Item = (u32, &Arc<Run<u64>>)> {
         let tiers = [(&self.tens, 600), (&self.minutes, 60), (&self.fine, PANE_S)];
         let places = move |width_s: u32| {
             let first = seconds.start.div_ceil(width_s);
@@ -136,14 +140,14 @@ impl Panes {
 /// Merges the panes before `first` of a tier into those of one whose panes are `width` times as wide.
 fn coarsen(from: &mut Tier, first: u32, into: &mut Tier, width: u32, keeps: impl Fn(Cell) -> Option<Cell>) {
     let later = from.split_off(&first);
-    let mut aged: BTreeMap<u32, Vec<Run<u64>>> = BTreeMap::new();
+    let mut aged: BTreeMap<u32, Vec<Arc<Run<u64>>>> = BTreeMap::new();
     for (pane, ledger) in std::mem::replace(from, later) {
         aged.entry(pane / width).or_default().extend(ledger.into_runs());
     }
     for (pane, mut runs) in aged {
         let ledger = into.entry(pane).or_default();
         runs.extend(std::mem::take(ledger).into_runs());
-        ledger.push(merge(&runs, &keeps));
+        ledger.push(Arc::new(merge(runs.iter().map(|run| &**run), &keeps)));
     }
 }
 
@@ -162,7 +166,7 @@ mod tests {
     }
 
     fn sum(panes: &Panes, window: Window, end_s: u32, slot: Slot) -> u64 {
-        let cells = panes.window(window, end_s).flat_map(Run::cells);
+        let cells = panes.window(window, end_s).flat_map(|run| run.cells());
         cells.filter(|(cell, _)| cell.slot() == slot).map(|(_, n)| n).sum()
     }
 
@@ -189,7 +193,7 @@ mod tests {
                 for window in WINDOWS {
                     let (first, last) = (window.start_s(tick) / PANE_S, tick / PANE_S);
                     let want = 2 * events.iter().filter(|p| (first..=last).contains(*p)).count() as u64;
-                    let got: u64 = panes.window(window, tick).flat_map(Run::cells).map(|(_, n)| n).sum();
+                    let got: u64 = panes.window(window, tick).flat_map(|run| run.cells()).map(|(_, n)| n).sum();
                     assert_eq!(got, want, "seed {seed} tick {tick} {window:?}");
                 }
             }

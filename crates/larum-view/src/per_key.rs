@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use larum_aggregate::histogram::{Bucket, quantile_seconds};
+use larum_aggregate::histogram::quantile_seconds;
 use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, SECOND_NS, Window};
 use larum_aggregate::{Distinct, Exemplar, NameId, SourceId};
 use larum_event::{Code, CodeParts, Histogram, Hop, Kind, Measured, Op, Outcome};
 
+use crate::counts::{HistogramTotals, Wanted, WindowSums};
 use crate::exposure::{Detail, Lines};
 use crate::key::KeyView;
 use crate::reading::{Family, HistogramRead, Label, Reading, Sink, Value};
-use crate::scan::{Counted, HistogramTotals, Wanted, WindowSums};
+use crate::scan::Counted;
+use crate::shown::Shown;
 use crate::signals;
 use crate::view::SourceView;
 
@@ -54,7 +56,7 @@ families! {
 }
 
 /// A window of a source that shows the present.
-struct Shown {
+struct ShownWindow {
     window: Window,
     name: String,
     span_s: f64,
@@ -62,22 +64,18 @@ struct Shown {
 }
 
 /// Shows the samples of every key.
-pub fn visit(reading: &Reading<'_>, sink: &mut impl Sink) {
+pub fn visit(reading: &Reading<'_>, kept: &mut Shown, sink: &mut impl Sink) {
     let families = Families::of(sink);
-    let shown: BTreeMap<SourceId, Vec<Shown>> =
+    let shown: BTreeMap<SourceId, Vec<ShownWindow>> =
         reading.view.sources().map(|source| (source.def.id, windows(reading, source))).collect();
     let (mut lines_used, mut keys_shown) = (0, [0_u64; Detail::ALL.len()]);
     // The past is shown as totals only, so its windows need not be added up.
     let asked = if shown.values().any(|windows| !windows.is_empty()) { reading.windows } else { &[] };
-    let wanted = |key: &KeyView| match reading.exposure.planned(key.def.id) {
-        Detail::Hidden => Wanted::Nothing,
-        Detail::Counters => Wanted::Totals,
-        Detail::Windows | Detail::Full => Wanted::Windows,
-    };
+    let wanted = |key: &KeyView| reading.exposure.wanted(key.def.id);
     keys_shown[Detail::Hidden as usize] =
         reading.view.keys().filter(|key| wanted(key) == Wanted::Nothing).count() as u64;
     let (mut exemplars, mut chosen) = (Vec::new(), Vec::new());
-    reading.view.scan_some(asked, wanted, |counted| {
+    kept.visit(reading.view, asked, wanted, |counted| {
         let name = |id| reading.view.name(id);
         let def = counted.key.def;
         let (source, region) = (("source", counted.source.def.name.as_str()), ("region", name(def.region)));
@@ -131,7 +129,7 @@ pub fn visit(reading: &Reading<'_>, sink: &mut impl Sink) {
 }
 
 /// The windows that are shown of a source: those of the present or none.
-fn windows(reading: &Reading<'_>, source: &SourceView) -> Vec<Shown> {
+fn windows(reading: &Reading<'_>, source: &SourceView) -> Vec<ShownWindow> {
     let (view, topics) = (reading.view, &source.def.topics);
     let Some(end_s) = source.window_end_s() else { return Vec::new() };
     if topics.is_empty() || view.is_catching_up(source, reading.now_ns) {
@@ -139,7 +137,7 @@ fn windows(reading: &Reading<'_>, source: &SourceView) -> Vec<Shown> {
     }
     let shown = |window: &Window| {
         let span_s = view.span_s(source, *window).unwrap_or(1.0);
-        Shown { window: *window, name: window.name(), span_s, end_s }
+        ShownWindow { window: *window, name: window.name(), span_s, end_s }
     };
     reading.windows.iter().map(shown).collect()
 }
@@ -179,7 +177,7 @@ impl<S: Sink> Writer<'_, '_, S> {
 
     fn logins_and_tokens(&mut self) {
         let counted = self.counted;
-        for (code, count) in counted.codes() {
+        for (code, count) in counted.counts.codes() {
             let CodeParts { kind, op, outcome, reason, .. } = code.parts();
             let (op, ended) = (("op", op.as_str()), [("outcome", outcome.as_str()), ("reason", reason.as_str())]);
             match kind {
@@ -187,14 +185,14 @@ impl<S: Sink> Writer<'_, '_, S> {
                 _ => self.count(self.families.token_requests, &[op, ended[0], ended[1]], count),
             }
         }
-        for (id, totals) in counted.histograms(|_| true) {
+        for (id, totals) in counted.counts.histograms() {
             let is_it = |measured| measured == id.measured();
             match id.measured() {
                 Measured::Login(outcome) => {
-                    self.latency(self.families.login_latency, &[("outcome", outcome.as_str())], &totals, is_it);
+                    self.latency(self.families.login_latency, &[("outcome", outcome.as_str())], totals, is_it);
                 }
                 Measured::Token(op) => {
-                    self.latency(self.families.token_latency, &[("op", op.as_str())], &totals, is_it);
+                    self.latency(self.families.token_latency, &[("op", op.as_str())], totals, is_it);
                 }
                 Measured::Permission(..) | Measured::Delivery => {}
             }
@@ -202,11 +200,11 @@ impl<S: Sink> Writer<'_, '_, S> {
     }
 
     /// Gauges of a sliding window.
-    fn window(&mut self, at: usize, Shown { window, name, span_s, end_s }: &Shown) {
-        let sums = self.counted.window(at);
+    fn window(&mut self, at: usize, ShownWindow { window, name, span_s, end_s }: &ShownWindow) {
+        let Some(sums) = self.counted.counts.windows().get(at) else { return };
         let label = ("window", name.as_str());
-        let logins = LoginSums::of(&sums);
-        let has_logins = || self.counted.codes().any(|(code, _)| code.parts().kind == Kind::Login);
+        let logins = LoginSums::of(sums);
+        let has_logins = || self.counted.counts.codes().any(|(code, _)| code.parts().kind == Kind::Login);
         if logins.total() > 0 || has_logins() {
             let (succeeded, failed) = (Outcome::Success, Outcome::Failure);
             let distinct =
@@ -229,7 +227,7 @@ impl<S: Sink> Writer<'_, '_, S> {
         }
         if window.span_s <= HISTOGRAM_WINDOW_S {
             let family = self.families.token_quantile;
-            quantiles_of(&sums, |op, quantile, value| {
+            quantiles_of(sums, |op, quantile, value| {
                 let labels = [("op", op.as_str()), label, ("quantile", quantile)];
                 self.sink.sample(family, &labels, Value::Float(value));
             });
@@ -269,15 +267,15 @@ impl<S: Sink> Writer<'_, '_, S> {
 
     /// Audit records and changes, which belong to no tenant.
     fn platform(&mut self, component: &str) {
-        for (code, count) in self.counted.codes() {
+        for (code, count) in self.counted.counts.codes() {
             let CodeParts { kind, op, .. } = code.parts();
             match kind {
                 Kind::Audit => self.count(self.families.audit_records, &[("queue", component)], count),
                 _ => self.count(self.families.changes, &[("op", op.as_str()), ("service", component)], count),
             }
         }
-        for (_, totals) in self.counted.histograms(|measured| measured == Measured::Delivery) {
-            self.latency(self.families.audit_delay, &[("queue", component)], &totals, |_| false);
+        for (_, totals) in self.counted.counts.histograms().iter().filter(|of| of.0.measured() == Measured::Delivery) {
+            self.latency(self.families.audit_delay, &[("queue", component)], totals, |_| false);
         }
     }
 }
@@ -313,14 +311,10 @@ impl LoginSums {
 
 /// Shows the quantiles of every token histogram of a window.
 fn quantiles_of(sums: &WindowSums, mut visit: impl FnMut(Op, &'static str, f64)) {
-    let mut buckets: Vec<(Bucket, u64)> = Vec::new();
-    for same in sums.buckets.chunk_by(|a, b| a.0.0 == b.0.0) {
-        let id: Histogram = same[0].0.0;
+    for (id, buckets) in &sums.histograms {
         let Measured::Token(op) = id.measured() else { continue };
-        buckets.clear();
-        buckets.extend(same.iter().map(|((_, bucket), count)| (*bucket, *count)));
         for (q, text) in QUANTILES {
-            if let Some(value) = quantile_seconds(&buckets, q) {
+            if let Some(value) = quantile_seconds(buckets, q) {
                 visit(op, text, value);
             }
         }
@@ -331,7 +325,7 @@ fn quantiles_of(sums: &WindowSums, mut visit: impl FnMut(Op, &'static str, f64))
 fn totals<K: Ord>(counted: &Counted<'_>, by: impl Fn(CodeParts) -> Option<K>) -> BTreeMap<K, u64> {
     let mut sums = BTreeMap::new();
     let parts = |code: Code| by(code.parts());
-    for (key, count) in counted.codes().filter_map(|(code, count)| Some((parts(code)?, count))) {
+    for (key, count) in counted.counts.codes().filter_map(|(code, count)| Some((parts(code)?, count))) {
         *sums.entry(key).or_default() += count;
     }
     sums
@@ -340,9 +334,9 @@ fn totals<K: Ord>(counted: &Counted<'_>, by: impl Fn(CodeParts) -> Option<K>) ->
 /// Latencies of a key, added up by what `by` makes of what was measured.
 fn latencies<K: Ord>(counted: &Counted<'_>, by: impl Fn(Measured) -> Option<K>) -> BTreeMap<K, HistogramTotals> {
     let mut sums: BTreeMap<K, HistogramTotals> = BTreeMap::new();
-    for (id, totals) in counted.histograms(|measured| by(measured).is_some()) {
+    for (id, totals) in counted.counts.histograms() {
         if let Some(key) = by(id.measured()) {
-            sums.entry(key).or_default().add(&totals);
+            sums.entry(key).or_default().add(totals);
         }
     }
     sums

@@ -11,6 +11,7 @@ use crate::audit::{self, AuditQueue};
 use crate::exemplars::Exemplars;
 use crate::exposure::Exposure;
 use crate::per_key;
+use crate::shown::Shown;
 use crate::signals::{self, Signal};
 use crate::view::{SourceView, View};
 
@@ -92,9 +93,9 @@ pub struct Reading<'v> {
 }
 
 impl Reading<'_> {
-    /// Shows every sample that comes from committed Deltas.
-    pub fn visit(&self, sink: &mut impl Sink) {
-        per_key::visit(self, sink);
+    /// Shows every sample that comes from committed Deltas; `shown` is what the readings before left for it.
+    pub fn visit(&self, shown: &mut Shown, sink: &mut impl Sink) {
+        per_key::visit(self, shown, sink);
         self.audit(sink);
         self.pipeline(sink);
     }

@@ -1,26 +1,4 @@
-//! Sorted lists of counts.
-
-use larum_aggregate::Slot;
-use larum_aggregate::histogram::Bucket;
-use larum_event::{Code, Histogram};
-
-/// What is counted, and how often.
-pub type Count<K> = (K, u64);
-
-/// The histogram that a slot's events are in, and the bucket in it, if they were measured.
-pub fn measured(slot: Slot) -> Option<(Histogram, Bucket)> {
-    Some((Code(slot.code()).histogram()?, slot.bucket()?))
-}
-
-/// Sorts and adds up equal keys. The list is a few sorted ones behind each other: a stable sort finds and merges them.
-pub fn add_up<K: Ord + Copy>(list: &mut Vec<Count<K>>) {
-    list.sort_by_key(|e| e.0);
-    list.dedup_by(|next, kept| {
-        let same = next.0 == kept.0;
-        kept.1 += if same { next.1 } else { 0 };
-        same
-    });
-}
+//! Sorted lists.
 
 /// Grows by half: there are many lists, and doubling would waste more of their memory.
 pub fn make_room<T>(list: &mut Vec<T>) {

@@ -12,6 +12,7 @@ use larum_event::Op;
 use crate::key::KeyView;
 use crate::measure::{COUNTS, MEASURES, Measure, TENANT_MEASURES, TOKEN_OPS};
 use crate::panes::Panes;
+use crate::recent::{Recent, Sign, Step};
 use crate::slots::place_from;
 
 /// How many windows there are.
@@ -81,12 +82,6 @@ impl Eq for KeySums {}
 /// Latencies of an op in a region: a place for each bucket, by window.
 type TokenBuckets = Box<[[u64; BUCKETS]; HISTOGRAMS]>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sign {
-    Plus,
-    Minus,
-}
-
 /// What was counted in a pane in one tick, of all tenants of a region or of one.
 #[derive(Clone, Copy, Debug)]
 pub struct Added {
@@ -148,12 +143,13 @@ impl SourceSums {
     }
 
     /// Begins a tick whose windows end with the pane of second `end_s`: what they let go of is taken away.
-    pub(crate) fn advance(&mut self, end_s: u32, panes: &Panes, keys: &mut [KeyView]) {
+    pub(crate) fn advance(&mut self, end_s: u32, panes: &Panes, keys: &mut [KeyView], recent: &mut Recent) {
         self.added.clear();
         self.touched.clear();
         let starts_s = WINDOWS.map(|window| window.start_s(end_s));
         let Some(before_s) = self.end_s.replace(end_s) else {
             self.starts_s = starts_s;
+            recent.lose();
             return self.rebuild(panes, keys);
         };
         if end_s < before_s {
@@ -162,6 +158,7 @@ impl SourceSums {
             keys.iter_mut().for_each(|key| key.sums.0 = None);
             self.services.clear();
             self.tokens.clear();
+            recent.lose();
             return self.rebuild(panes, keys);
         }
         if end_s.is_multiple_of(600) {
@@ -179,6 +176,7 @@ impl SourceSums {
             }
             for (_, run) in panes.between(left) {
                 self.count(run, 1 << at, Sign::Minus, keys);
+                recent.push(Step::Windows(1 << at, Sign::Minus, run.clone()));
             }
         }
         // Where windows end before the tick, panes are there before the windows come to them.
@@ -186,7 +184,9 @@ impl SourceSums {
             return;
         }
         for (pane_s, run) in panes.between(entered) {
-            self.count(run, self.windows_of(pane_s), Sign::Plus, keys);
+            let of_windows = self.windows_of(pane_s);
+            self.count(run, of_windows, Sign::Plus, keys);
+            recent.push(Step::Windows(of_windows, Sign::Plus, run.clone()));
         }
     }
 
@@ -206,8 +206,8 @@ impl SourceSums {
         self.rebuild(panes, keys);
     }
 
-    /// Counts what the tick holds of a pane.
-    pub(crate) fn add(&mut self, pane: u32, run: &Run<u64>, panes: &Panes, keys: &mut [KeyView]) {
+    /// Counts what the tick holds of a pane; gives the windows that hold it, a bit for each.
+    pub(crate) fn add(&mut self, pane: u32, run: &Run<u64>, panes: &Panes, keys: &mut [KeyView]) -> u32 {
         let pane_s = pane.saturating_mul(PANE_S);
         let of_windows = self.windows_of(panes.kept_s(pane));
         let first = self.added.len();
@@ -221,6 +221,7 @@ impl SourceSums {
             }
             sums.count_key(key_at, key, counts, cells, of_windows, Sign::Plus);
         });
+        of_windows
     }
 
     /// Adds to what a pane counted; those of this run begin at `first`. There are few regions, and a tenant has one

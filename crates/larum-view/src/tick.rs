@@ -2,6 +2,7 @@
 //! seen of a source right after one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use larum_aggregate::change::keep_newest;
 use larum_aggregate::histogram::quantile_seconds;
@@ -17,6 +18,7 @@ use crate::audit::AuditQueue;
 use crate::key::{KeyView, visit_keys};
 use crate::measure::Measure;
 use crate::panes::oldest_s;
+use crate::recent::{Sign, Step};
 use crate::sums::{Added, Looks, place_of};
 use crate::view::{Names, SourceView, View, covered_span_s, is_known, name_of};
 
@@ -127,8 +129,12 @@ impl SourceView {
         for run in std::iter::once(&counts).chain(warm_up) {
             visit_keys(&mut self.keys, run.keys(), |id| *id, |key, _| key.touched_s = key.touched_s.max(touched_s));
         }
+        let counts = Arc::new(counts);
+        self.recent.push(Step::Totals(counts.clone()));
         self.totals.push(counts);
         let sums_ns = joined(totals().map(|group| &group.sums));
+        let sums_ns = Arc::new(sums_ns);
+        self.recent.push(Step::SumsNs(sums_ns.clone()));
         self.sums_ns.push(sums_ns);
     }
 
@@ -142,11 +148,13 @@ impl SourceView {
         self.tick = Some(tick);
         let oldest = self.oldest_s(tick);
         let end_s = tick.saturating_sub(self.def.delay_s);
-        self.sums.advance(end_s, &self.panes, &mut self.keys);
+        self.sums.advance(end_s, &self.panes, &mut self.keys, &mut self.recent);
         for group in due.values().flat_map(|pending| &pending.groups) {
             if let Some(pane) = group.pane {
-                self.panes.add(pane, &group.counts, &oldest);
-                self.sums.add(pane, &group.counts, &self.panes, &mut self.keys);
+                let of_windows = self.sums.add(pane, &group.counts, &self.panes, &mut self.keys);
+                if let Some(run) = self.panes.add(pane, &group.counts, &oldest) {
+                    self.recent.push(Step::Windows(of_windows, Sign::Plus, run));
+                }
             }
         }
         self.apply_sightings(&due, oldest[0] / PANE_S);

@@ -15,6 +15,7 @@ use crate::audit::AuditQueue;
 use crate::key::KeyView;
 use crate::ledger::Ledger;
 use crate::panes::Panes;
+use crate::recent::Recent;
 use crate::slots::place_from_end;
 use crate::sums::SourceSums;
 use crate::tick::{PendingTick, TickWatcher, Unwatched};
@@ -45,6 +46,9 @@ pub struct SourceView {
     /// What its windows add up to.
     #[serde(skip)]
     pub(crate) sums: SourceSums,
+    /// What changed since it was read last.
+    #[serde(skip)]
+    pub(crate) recent: Recent,
 }
 
 /// One partition.
@@ -374,6 +378,7 @@ impl SourceView {
             changes: Vec::new(),
             pending: BTreeMap::new(),
             sums: SourceSums::default(),
+            recent: Recent::default(),
         }
     }
 
@@ -396,6 +401,7 @@ impl SourceView {
             + self.sums_ns.size_bytes()
             + self.panes.size_bytes()
             + self.sums.size_bytes()
+            + self.recent.size_bytes()
     }
 
     /// Its clock, Unix ns.

@@ -5,7 +5,7 @@
 
 use larum_aggregate::time::{SECOND_NS, WINDOWS};
 use larum_aggregate::{Cover, Delta, Graces, PartCut, PartitionId, PartitionStart, SourceCut, SourceDef, SourceId};
-use larum_view::View;
+use larum_view::{KeyView, Shown, View, Wanted};
 
 const SOURCE: SourceId = SourceId(0);
 const T: i64 = 1_773_480_000;
@@ -146,6 +146,19 @@ fn a_topic_that_is_not_read_any_more_is_not_waited_for() {
 
 /// What rules look at is kept from tick to tick; it stays what the panes hold when a source's delay is raised or lowered, and
 /// when the clock jumps.
+/// What scrapes keep from one to the next is what a pass over everything finds, however much is wanted of each key.
+fn shown_equals_what_is_read_anew(shown: &mut Shown, view: &View, rng: &mut fastrand::Rng, at: &str) {
+    let windows = [WINDOWS[1], WINDOWS[3], WINDOWS[4]];
+    let levels = [Wanted::Nothing, Wanted::Counters, Wanted::Windows, Wanted::All];
+    // Levels change now and then.
+    let wanted: Vec<Wanted> = (0..3).map(|_| levels[if rng.u8(..9) == 0 { rng.usize(..4) } else { 3 }]).collect();
+    let wanted = |key: &KeyView| wanted[key.def.id.0 as usize];
+    let (mut kept, mut fresh) = (Vec::new(), Vec::new());
+    shown.visit(view, &windows, wanted, |counted| kept.push((counted.key.def.id, counted.counts.clone())));
+    view.scan_some(&windows, wanted, |counted| fresh.push((counted.key.def.id, counted.counts.clone())));
+    assert_eq!(kept, fresh, "{at}");
+}
+
 #[test]
 fn sums_follow_the_panes_when_the_delay_changes() {
     use larum_aggregate::{Entry, KeyDef, KeyId, NameDef, NameId, NameKind, seal};
@@ -162,13 +175,16 @@ fn sums_follow_the_panes_when_the_delay_changes() {
         };
         let names = (1..4).map(|id| name(id, NameKind::Tenant)).chain([name(90, NameKind::Region)]).collect();
         view.apply(Delta { names, keys: (0..3).map(key).collect(), ..Delta::default() });
-        let mut tick = T as u32;
+        let (mut tick, mut shown) = (T as u32, Shown::default());
         for round in 0..200 {
             tick += [1, 1, 9, 70, 4_000][rng.usize(..5)];
             let mut entries: Vec<Entry> = (0..rng.usize(..9))
                 .map(|_| {
                     let pane = (tick - rng.u32(..400)) / 10;
-                    Entry::new(tick, Some(pane), true, KeyId(rng.u32(..3)), 60, 1).measured(9, 5)
+                    // Logins, tokens of two ops, some of them not measured.
+                    let entry =
+                        Entry::new(tick, Some(pane), true, KeyId(rng.u32(..3)), [3, 7, 60, 61, 90][rng.usize(..5)], 1);
+                    if rng.u8(..5) == 0 { entry } else { entry.measured(rng.u64(..4) * 50_000_000, 5) }
                 })
                 .collect();
             let mut delta = Delta {
@@ -183,6 +199,9 @@ fn sums_follow_the_panes_when_the_delay_changes() {
                 delta.new_sources = vec![SourceDef { id: SOURCE, name: "s".into(), delay_s, topics, grace }];
             }
             view.apply(delta);
+            if rng.u8(..3) > 0 {
+                shown_equals_what_is_read_anew(&mut shown, &view, &mut rng, &format!("seed {seed} round {round}"));
+            }
             for (key, kept, fresh) in view.told_twice(SOURCE) {
                 assert_eq!(
                     kept,

@@ -65,10 +65,9 @@ pub fn facts(view: &View, samples: &Samples, wanted: &[Wanted]) -> Vec<Facts> {
     };
     // Five minutes.
     view.scan_some(&WINDOWS[1..2], is_wanted, |counted| {
-        let sums = counted.window(0);
         for at in (0..wanted.len()).filter(|at| is_of(counted.key, &wanted[*at])) {
             keys[at].push((counted.key.def.source, counted.key.def.id));
-            for (code, count) in &sums.codes {
+            for (code, count) in counted.counts.windows().iter().flat_map(|window| &window.codes) {
                 let CodeParts { kind, outcome, .. } = code.parts();
                 if wanted[at].kinds.contains(&kind) && matches!(outcome, Outcome::Failure | Outcome::Denied) {
                     *reasons[at].entry(*code).or_default() += count;

@@ -176,7 +176,7 @@ fn show(view: &View, elapsed_s: i64) -> std::io::Result<()> {
     let mut rows = Vec::new();
     view.scan(&WINDOWS[..1], |counted| {
         let (mut failed, mut succeeded) = (0, 0);
-        for (code, count) in counted.window(0).codes {
+        for (code, count) in counted.counts.windows().iter().flat_map(|window| &window.codes) {
             let CodeParts { kind, outcome, .. } = code.parts();
             match (kind, outcome) {
                 (Kind::Login, Outcome::Failure) => failed += count,
@@ -224,7 +224,7 @@ fn counted(view: &View) -> Series {
     view.scan(&[], |counted| {
         let def = counted.key.def;
         let [tenant, region, service] = [def.tenant, def.region, def.component].map(|name| view.name(name));
-        for (code, count) in counted.codes() {
+        for (code, count) in counted.counts.codes() {
             let CodeParts { kind, op, outcome, reason, .. } = code.parts();
             let (op, outcome, reason) = (op.as_str(), outcome.as_str(), reason.as_str());
             let (name, labels) = match kind {

@@ -7,8 +7,8 @@ use larum_aggregate::time::{SECOND_NS, Window};
 use larum_alert::Catalogue;
 use larum_export::http::Pages;
 use larum_export::otlp::{OtlpWriter, Queue};
-use larum_export::{Flavour, Format, ProtoWriter, TextWriter, own};
-use larum_view::{Exposure, Reading, Sink, View};
+use larum_export::{Flavour, Format, Page, ProtoWriter, TextWriter, own};
+use larum_view::{Exposure, Reading, Shown, Sink, View};
 
 use crate::alert_signals::AlertSignals;
 use crate::clock::now_ns;
@@ -32,6 +32,8 @@ pub struct LarumPages {
     pub series_max: u64,
     /// The plan of what is shown of each key, and when it was made, Unix ns.
     pub exposure: Mutex<Option<(i64, Arc<Exposure>)>>,
+    /// What scrapes and pushes show of keys, kept from one to the next.
+    pub shown: Mutex<Shown>,
     /// What scrapes are written with.
     pub writers: Writers,
     /// What is judged.
@@ -90,10 +92,11 @@ impl LarumPages {
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
         let sink = &mut *writer;
         {
+            let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
             let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
             let exposure = self.exposure(&durable.view, now_ns);
             let Durable { view, exemplars, alerts, .. } = &*durable;
-            Reading { view, exemplars, now_ns, windows: &self.windows, exposure: &exposure }.visit(sink);
+            Reading { view, exemplars, now_ns, windows: &self.windows, exposure: &exposure }.visit(&mut shown, sink);
             let runtime = self.handles.runtime_alerts.lock().unwrap_or_else(PoisonError::into_inner);
             AlertSignals { view, alerts, runtime: &runtime, catalogue: &self.catalogue, now_ns }.visit(sink);
         }
@@ -122,7 +125,7 @@ impl LarumPages {
 }
 
 impl Pages for LarumPages {
-    fn metrics(&self, format: Format) -> Vec<u8> {
+    fn metrics(&self, format: Format) -> Page {
         let _span = tracing::info_span!(target: SPANS, "scrape", ?format).entered();
         let began_ns = now_ns();
         let body = match format {

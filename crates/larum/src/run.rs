@@ -49,6 +49,7 @@ pub async fn start(config: Arc<Config>, opened: Opened, telemetry: Option<Arc<Te
         windows: config.windows.clone(),
         series_max: config.series_max,
         exposure: Mutex::default(),
+        shown: Mutex::default(),
         catalogue: config.alerts.catalogue.clone(),
         writers: config.otlp.as_ref().map_or_else(Writers::default, |otlp| Writers::with_otlp(&otlp.instance)),
     };

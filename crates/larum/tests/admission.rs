@@ -87,7 +87,7 @@ impl Rig {
         let mut total = None;
         durable.view.scan(&[], |counted| {
             if durable.view.name(counted.key.def.tenant) == tenant {
-                total = Some(counted.codes().map(|c| c.1).sum());
+                total = Some(counted.counts.codes().map(|c| c.1).sum());
             }
         });
         total
@@ -174,7 +174,7 @@ fn keys_over_the_budget_lose_their_tenant_then_their_service() {
     let mut counts = std::collections::BTreeMap::new();
     view.scan(&[], |counted| {
         let labels = [counted.key.def.tenant, counted.key.def.component].map(|name| view.name(name).to_string());
-        counts.insert(labels, counted.codes().map(|code| code.1).sum::<u64>());
+        counts.insert(labels, counted.counts.codes().map(|code| code.1).sum::<u64>());
     });
     assert_eq!(counts.values().sum::<u64>(), 100, "{counts:?}");
     let total = |tenant: &str, service: &str| counts.get(&[tenant.to_string(), service.to_string()]).copied();

@@ -31,6 +31,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::format::{Format, takes_gzip};
+use crate::page::Page;
 use guard::Guard;
 use peers::{Peer, Peers, Place, Watched};
 use scrapes::{Scrape, Scrapes};
@@ -59,7 +60,7 @@ const FULL_UP: &[u8] =
 /// What the endpoint shows.
 pub trait Pages: Send + Sync + 'static {
     /// One scrape.
-    fn metrics(&self, format: Format) -> Vec<u8>;
+    fn metrics(&self, format: Format) -> Page;
     /// `Err` says in plain words why the process is not ready.
     fn ready(&self) -> Result<(), String>;
     /// `Err` says in plain words why the process should be restarted.
@@ -225,7 +226,11 @@ impl Endpoint {
 /// A scrape on its way to one client, chunk by chunk.
 struct Sending {
     scrape: Arc<Scrape>,
-    sent: usize,
+    /// The part that is being sent, and how much of it was.
+    part: usize,
+    of_part: usize,
+    /// How much is left in all.
+    left: usize,
     peer: Arc<Peer>,
 }
 
@@ -234,18 +239,21 @@ impl Body for Sending {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let end = (self.sent + CHUNK_BYTES).min(self.scrape.bytes.len());
-        let chunk = self.scrape.bytes.slice(self.sent..end);
-        self.sent = end;
-        Poll::Ready((!chunk.is_empty()).then(|| Ok(Frame::data(chunk))))
+        let Some(part) = self.scrape.page.parts().get(self.part) else { return Poll::Ready(None) };
+        let end = (self.of_part + CHUNK_BYTES).min(part.len());
+        let chunk = part.slice(self.of_part..end);
+        let is_whole = end == part.len();
+        (self.part, self.of_part) = if is_whole { (self.part + 1, 0) } else { (self.part, end) };
+        self.left -= chunk.len();
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.sent == self.scrape.bytes.len()
+        self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact((self.scrape.bytes.len() - self.sent) as u64)
+        SizeHint::with_exact(self.left as u64)
     }
 }
 
@@ -257,7 +265,8 @@ impl Drop for Sending {
 
 fn scraped(scrape: Arc<Scrape>, wanted: Wanted, peer: Arc<Peer>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
     peer.is_served.store(true, Ordering::Relaxed);
-    let mut response = Response::new(Sending { scrape, sent: 0, peer }.boxed_unsync());
+    let left = scrape.page.len();
+    let mut response = Response::new(Sending { scrape, part: 0, of_part: 0, left, peer }.boxed_unsync());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(wanted.format.content_type()));
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));

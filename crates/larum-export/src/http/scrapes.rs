@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hyper::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::peers::Peers;
 use super::{Pages, Wanted};
+use crate::page::Page;
 
 /// Most scrapes in memory, those being sent included.
 const IN_MEMORY_MAX: usize = 4;
@@ -27,7 +27,7 @@ const WAITS_MAX: u32 = 50;
 /// What one scrape answers.
 pub struct Scrape {
     /// Its bytes, packed if that was wanted.
-    pub bytes: Bytes,
+    pub page: Page,
     wanted: Wanted,
     fresh_until: Instant,
     _room: OwnedSemaphorePermit,
@@ -92,9 +92,9 @@ impl Scrapes {
             let room = scrapes.room().await.ok_or_else(busy)?;
             let (pages, began) = (scrapes.pages.clone(), Instant::now());
             let written = tokio::task::spawn_blocking(move || write(&*pages, wanted)).await;
-            let bytes = written.map_err(|error| format!("the scrape failed: {error}"))?.into();
+            let page = written.map_err(|error| format!("the scrape failed: {error}"))?;
             let shared_for = (began.elapsed() * SHARED_FOR).min(SHARED_FOR_MAX);
-            let scrape = Arc::new(Scrape { bytes, wanted, fresh_until: began + shared_for, _room: room });
+            let scrape = Arc::new(Scrape { page, wanted, fresh_until: began + shared_for, _room: room });
             scrapes.fresh().push(scrape.clone());
             Ok(scrape)
         });
@@ -103,13 +103,13 @@ impl Scrapes {
 }
 
 /// One scrape, packed if it is asked for: over a network its size costs more than packing it fast.
-fn write(pages: &dyn Pages, wanted: Wanted) -> Vec<u8> {
-    let body = pages.metrics(wanted.format);
+fn write(pages: &dyn Pages, wanted: Wanted) -> Page {
+    let page = pages.metrics(wanted.format);
     if !wanted.gzip {
-        return body;
+        return page;
     }
-    let mut packed = GzEncoder::new(Vec::with_capacity(body.len() / 8), Compression::fast());
+    let mut packed = GzEncoder::new(Vec::with_capacity(page.len() / 8), Compression::fast());
     // Writing to memory does not fail.
-    let written = packed.write_all(&body).and_then(|()| packed.finish());
-    written.unwrap_or_else(|error| unreachable!("memory refuses nothing: {error}"))
+    let written = page.parts().iter().try_for_each(|part| packed.write_all(part)).and_then(|()| packed.finish());
+    written.unwrap_or_else(|error| unreachable!("memory refuses nothing: {error}")).into()
 }

@@ -54,7 +54,7 @@ impl Rig {
         same("totals", self.comparable(totals), self.comparable(&want))?;
         let (mut count, mut sum_ns) = (0, 0);
         view.scan(&[], |counted| {
-            for (_, histogram) in counted.histograms(|_| true) {
+            for (_, histogram) in counted.counts.histograms() {
                 count += histogram.buckets.iter().map(|b| b.1).sum::<u64>();
                 sum_ns += histogram.sum_ns;
             }
@@ -145,8 +145,8 @@ impl Rig {
             }
             let mut got = Totals::new();
             view.scan(&[window], |counted| {
-                for (code, count) in counted.window(0).codes {
-                    *got.entry(labels(view, counted.key, code)).or_default() += count;
+                for (code, count) in &counted.counts.windows()[0].codes {
+                    *got.entry(labels(view, counted.key, *code)).or_default() += count;
                 }
             });
             same(&format!("window {}", window.name()), self.comparable(&got), self.comparable(&want))?;
@@ -205,7 +205,7 @@ fn labels(view: &View, key: &larum_view::KeyView, code: larum_event::Code) -> Ve
 fn totals(view: &View) -> Totals {
     let mut totals = Totals::new();
     view.scan(&[], |counted| {
-        for (code, count) in counted.codes() {
+        for (code, count) in counted.counts.codes() {
             *totals.entry(labels(view, counted.key, code)).or_default() += count;
         }
     });
