@@ -141,25 +141,37 @@ pub fn classic_of(latency_ns: u64) -> usize {
 /// The value at quantile `q` of sparse `(bucket, count)` pairs in bucket order, in seconds, as Prometheus computes it
 /// for native histograms: exponential interpolation within the bucket. `None` without samples.
 pub fn quantile_seconds(buckets: &[(Bucket, u64)], q: f64) -> Option<f64> {
+    quantiles_seconds(buckets, [q]).map(|[value]| value)
+}
+
+/// The same for several quantiles, rising, in one pass.
+pub fn quantiles_seconds<const N: usize>(buckets: &[(Bucket, u64)], quantiles: [f64; N]) -> Option<[f64; N]> {
     let total: u64 = buckets.iter().map(|(_, n)| n).sum();
     if total == 0 {
         return None;
     }
-    let rank = q.clamp(0.0, 1.0) * total as f64;
-    let mut below = 0.0;
-    for (bucket, count) in buckets.iter().copied().filter(|(_, n)| *n > 0) {
-        let count = count as f64;
-        if below + count >= rank {
-            if bucket == ZERO_BUCKET {
-                return Some(0.0);
-            }
-            let fraction = ((rank - below) / count).clamp(0.0, 1.0);
-            return Some(upper_seconds(bucket) * f64::exp2((fraction - 1.0) / 8.0));
+    let (mut below, mut at) = (0_u64, 0);
+    Some(quantiles.map(|q| {
+        let rank = q.clamp(0.0, 1.0) * total as f64;
+        // Counts are whole, and exact as floats up to 2^53.
+        while let Some((_, count)) = buckets.get(at)
+            && (*count == 0 || ((below + count) as f64) < rank)
+        {
+            below += count;
+            at += 1;
         }
-        below += count;
-    }
-    buckets.last().map(|(bucket, _)| upper_seconds(*bucket))
+        match buckets.get(at).or(buckets.last()) {
+            Some((ZERO_BUCKET, _)) | None => 0.0,
+            Some((bucket, count)) => {
+                let fraction = ((rank - below as f64) / *count as f64).clamp(0.0, 1.0);
+                UPPER_SECONDS[usize::from(*bucket).min(BUCKETS - 1)] * f64::exp2((fraction - 1.0) / 8.0)
+            }
+        }
+    }))
 }
+
+/// By bucket, see [`upper_seconds`].
+static UPPER_SECONDS: LazyLock<Vec<f64>> = LazyLock::new(|| (0..BUCKETS as Bucket).map(upper_seconds).collect());
 
 #[cfg(test)]
 mod tests {

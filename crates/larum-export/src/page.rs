@@ -108,6 +108,19 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// A number and the end of its line.
+    #[inline]
+    pub(crate) fn line_end(number: impl itoa::Integer) -> Block {
+        let mut digits = itoa::Buffer::new();
+        let mut block = Block::of(digits.format(number).as_bytes());
+        // The longest 64-bit number takes 20 bytes.
+        if let Some(end) = block.bytes.get_mut(block.len) {
+            *end = b'\n';
+            block.len += 1;
+        }
+        block
+    }
+
     /// Of at most [`BLOCK`] bytes; of more only the first.
     pub(crate) fn of(text: &[u8]) -> Block {
         let (mut bytes, len) = ([0; BLOCK], text.len().min(BLOCK));
@@ -158,12 +171,35 @@ impl Buffer {
         self.len += block.len;
     }
 
-    /// Writes a text that was split into blocks by [`blocks`].
+    /// Writes a text that was split into blocks.
     #[inline]
-    pub(crate) fn put_blocks(&mut self, blocks: &[[u8; BLOCK]], len: usize) {
-        let to = self.room(blocks.len() * BLOCK).as_chunks_mut::<BLOCK>().0;
-        to.iter_mut().zip(blocks).for_each(|(to, from)| *to = *from);
-        self.len += len;
+    pub(crate) fn put_blocks(&mut self, text: &Blocks) {
+        let to = self.room(text.blocks.len() * BLOCK).as_chunks_mut::<BLOCK>().0;
+        to.iter_mut().zip(&text.blocks).for_each(|(to, from)| *to = *from);
+        self.len += text.len;
+    }
+}
+
+/// A text split into blocks, the last filled up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Blocks {
+    blocks: Vec<[u8; BLOCK]>,
+    len: usize,
+}
+
+impl Blocks {
+    /// Makes it this text.
+    pub(crate) fn set(&mut self, text: &[u8]) {
+        self.len = text.len();
+        self.blocks.clear();
+        self.blocks.extend(text.chunks(BLOCK).map(|chunk| Block::of(chunk).bytes));
+    }
+
+    /// This text.
+    pub(crate) fn of(text: &[u8]) -> Blocks {
+        let mut blocks = Blocks::default();
+        blocks.set(text);
+        blocks
     }
 }
 
@@ -178,12 +214,6 @@ impl std::io::Write for Buffer {
     }
 }
 
-/// Splits a text into blocks, the last filled up.
-pub(crate) fn blocks(text: &[u8], out: &mut Vec<[u8; BLOCK]>) {
-    out.clear();
-    out.extend(text.chunks(BLOCK).map(|chunk| Block::of(chunk).bytes));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,10 +226,8 @@ mod tests {
             assert_eq!(buffer.bytes.is_empty(), round == 0, "memory comes back");
             for len in 0..200 {
                 let text: Vec<u8> = (0..len).map(|at| (at * 7 + len + round) as u8).collect();
-                let mut split = Vec::new();
-                blocks(&text, &mut split);
                 buffer.put(&text);
-                buffer.put_blocks(&split, text.len());
+                buffer.put_blocks(&Blocks::of(&text));
                 buffer.put_block(&Block::of(&text));
                 want.extend([&text, &text, &text[..text.len().min(BLOCK)]].concat());
             }

@@ -4,10 +4,12 @@
 //! Written by hand, because samples come as borrowed labels and go out as bytes: a message tree in between would cost more
 //! than the samples. A test reads everything back through the message types.
 
+use std::sync::LazyLock;
+
 use larum_aggregate::Exemplar;
 use larum_aggregate::histogram::{Bucket, CLASSIC_POWERS, ZERO_BUCKET, classic};
 use larum_view::signals::SignalType;
-use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
+use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
 use crate::page::{Buffer, Page, Spare};
 use crate::wire::{field_bytes, field_double, field_head, field_varint, varint, varint_len, zigzag};
@@ -17,6 +19,10 @@ const SCHEMA: i64 = 3;
 /// A bucket's number minus this is its index among native buckets, whose index 0 ends at one second.
 const NATIVE_OFFSET: i64 = 240;
 
+/// The bounds of classic buckets, seconds.
+static CLASSIC_BOUNDS: LazyLock<Vec<f64>> =
+    LazyLock::new(|| CLASSIC_POWERS.map(|power| f64::exp2(f64::from(power))).collect());
+
 /// Writes samples, a buffer for each family. It can be used again and again, which saves fresh memory for every scrape.
 #[derive(Debug, Default)]
 pub struct ProtoWriter {
@@ -25,6 +31,8 @@ pub struct ProtoWriter {
     spare: Spare,
     /// Labels that every sample begins with, as fields of a metric.
     scope: Vec<u8>,
+    /// Labels that were named, in the same form.
+    labels: Vec<Vec<u8>>,
     /// The start time, as a message; empty if it is not known.
     started: Vec<u8>,
     /// The metric being written, and its value.
@@ -98,30 +106,35 @@ impl ProtoWriter {
             page.push(out);
             page.push(self.spare.lend(at, metrics));
         }
+        self.labels.clear();
         page
     }
 
     /// Adds a metric whose value is in `self.value`, as field `field` of it.
-    fn metric(&mut self, family: Family, labels: &[Label<'_>], field: u64) {
-        let ProtoWriter { families, scope, metric, value, .. } = self;
-        let Some(family) = families.get_mut(family.0) else { return };
+    fn metric(&mut self, family: Family, labels: LabelSet, field: u64) {
+        let ProtoWriter { families, scope, labels: known, metric, value, .. } = self;
+        let (Some(family), Some(labels)) = (families.get_mut(family.0), known.get(labels.0)) else { return };
+        let value_len = 1 + varint_len(value.len() as u64) + value.len();
         metric.clear();
+        field_head(metric, 4, scope.len() + labels.len() + value_len);
         metric.extend_from_slice(scope);
-        write_labels(metric, labels);
-        field_bytes(metric, field, value);
-        let mut head = Vec::with_capacity(8);
-        field_head(&mut head, 4, metric.len());
-        family.metrics.put(&head);
+        metric.extend_from_slice(labels);
+        field_head(metric, field, value.len());
         family.metrics.put(metric);
+        family.metrics.put(value);
     }
 
     fn bucket(&mut self, bound: f64, below: u64, exemplar: Option<&Exemplar>) {
+        let Some(exemplar) = exemplar else {
+            field_head(&mut self.value, 3, 1 + varint_len(below) + 9);
+            field_varint(&mut self.value, 1, below);
+            field_double(&mut self.value, 2, bound);
+            return;
+        };
         self.inner.clear();
         field_varint(&mut self.inner, 1, below);
         field_double(&mut self.inner, 2, bound);
-        if let Some(exemplar) = exemplar {
-            write_exemplar(&mut self.inner, 3, exemplar);
-        }
+        write_exemplar(&mut self.inner, 3, exemplar);
         field_bytes(&mut self.value, 3, &self.inner);
     }
 
@@ -133,24 +146,28 @@ impl ProtoWriter {
         field_varint(&mut self.value, 7, zeros);
         let positive = || buckets.iter().filter(|b| b.0 != ZERO_BUCKET && b.1 > 0);
         // Runs of neighbouring buckets, each by its distance from the one before.
-        let (mut next, mut spans): (i64, Vec<(i64, u64)>) = (0, Vec::new());
+        let (mut next, mut first, mut has_spans) = (0, 0, false);
+        let span = |value: &mut Vec<u8>, offset: i64, length: u64| {
+            field_head(value, 12, 2 + varint_len(zigzag(offset)) + varint_len(length));
+            field_varint(value, 1, zigzag(offset));
+            field_varint(value, 2, length);
+        };
+        let mut length = 0;
         for (bucket, _) in positive() {
             let index = i64::from(*bucket) - NATIVE_OFFSET;
-            match spans.last_mut().filter(|_| index == next) {
-                Some(span) => span.1 += 1,
-                None => spans.push((index - next, 1)),
+            if index != next || length == 0 {
+                if length > 0 {
+                    span(&mut self.value, first, length);
+                    has_spans = true;
+                }
+                (first, length) = (index - next, 0);
             }
+            length += 1;
             next = index + 1;
         }
-        if spans.is_empty() {
-            // Without a span it would not be known as a native histogram.
-            spans.push((0, 0));
-        }
-        for (offset, length) in spans {
-            self.inner.clear();
-            field_varint(&mut self.inner, 1, zigzag(offset));
-            field_varint(&mut self.inner, 2, length);
-            field_bytes(&mut self.value, 12, &self.inner);
+        // Without a span it would not be known as a native histogram.
+        if length > 0 || !has_spans {
+            span(&mut self.value, first, length);
         }
         self.inner.clear();
         let mut before = 0;
@@ -186,7 +203,14 @@ impl Sink for ProtoWriter {
         }
     }
 
-    fn sample(&mut self, family: Family, labels: &[Label<'_>], value: Value) {
+    fn labels(&mut self, labels: &[Label<'_>]) -> LabelSet {
+        let mut fields = Vec::new();
+        write_labels(&mut fields, labels);
+        self.labels.push(fields);
+        LabelSet(self.labels.len() - 1)
+    }
+
+    fn sample_of(&mut self, family: Family, labels: LabelSet, value: Value) {
         let Some(FamilyProto { signal, .. }) = self.families.get(family.0) else { return };
         let is_counter = signal.kind == SignalType::Counter;
         let value = match value {
@@ -201,13 +225,13 @@ impl Sink for ProtoWriter {
         self.metric(family, labels, if is_counter { 3 } else { 2 });
     }
 
-    fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
+    fn histogram_of(&mut self, family: Family, labels: LabelSet, histogram: HistogramRead<'_>) {
         let count: u64 = histogram.buckets.iter().map(|b| b.1).sum();
         self.value.clear();
         field_varint(&mut self.value, 1, count);
         field_double(&mut self.value, 2, histogram.sum_ns as f64 / 1e9);
-        for (at, (power, below)) in classic(histogram.buckets).enumerate() {
-            self.bucket(f64::exp2(f64::from(power)), below, histogram.exemplar_of(at));
+        for (at, ((_, below), bound)) in classic(histogram.buckets).zip(&*CLASSIC_BOUNDS).enumerate() {
+            self.bucket(*bound, below, histogram.exemplar_of(at));
         }
         // What only infinity counts: its bucket is written where there is something to tell of it.
         let beyond = histogram.exemplar_of(CLASSIC_POWERS.count());
@@ -226,6 +250,7 @@ impl Sink for ProtoWriter {
         field_double(&mut self.value, 2, histogram.sum);
         histogram.buckets.iter().for_each(|(bound, below)| self.bucket(*bound, *below, None));
         self.start_time(15);
+        let labels = self.labels(labels);
         self.metric(family, labels, 7);
     }
 }

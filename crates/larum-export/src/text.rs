@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 use larum_aggregate::Exemplar;
 use larum_aggregate::histogram::{CLASSIC_POWERS, classic};
 use larum_view::signals::SignalType;
-use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
+use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
-use crate::page::{BLOCK, Block, Buffer, Page, Spare, blocks};
+use crate::page::{Block, Blocks, Buffer, Page, Spare};
 
 /// The bounds of classic buckets with what follows them, which are written again and again: as text format 0.0.4 has them,
 /// and in the canonical form of OpenMetrics. The last is infinity.
@@ -29,6 +29,9 @@ pub enum Flavour {
     OpenMetrics,
 }
 
+/// Suffixes of a histogram's samples that have no bound.
+const SUFFIXES: [&str; 2] = ["_sum", "_count"];
+
 /// Writes samples, a buffer for each family. It can be used again and again, which saves fresh memory for every scrape.
 #[derive(Debug, Default)]
 pub struct TextWriter {
@@ -36,11 +39,21 @@ pub struct TextWriter {
     /// Families that were named.
     families: Vec<FamilyText>,
     spare: Spare,
-    /// Labels that every sample begins with, as text.
-    scope: Vec<u8>,
+    /// Labels that every sample begins with, as text with a comma behind each, and the same in blocks.
+    scope: (Vec<u8>, Blocks),
+    labels: Vec<Labels>,
     /// What every bucket of a histogram begins with.
     start: Vec<u8>,
-    blocks: Vec<[u8; BLOCK]>,
+    start_blocks: Blocks,
+}
+
+/// Labels that were named.
+#[derive(Debug)]
+struct Labels {
+    /// As text with a comma behind each.
+    text: Vec<u8>,
+    /// The same with what ends all labels in place of the last comma.
+    closed: Blocks,
 }
 
 #[derive(Debug)]
@@ -49,6 +62,8 @@ struct FamilyText {
     text: Buffer,
     /// How long it is without samples.
     header_len: usize,
+    /// What samples begin with: the name and a brace; for histograms those of sum and count.
+    starts: [Blocks; 2],
 }
 
 impl TextWriter {
@@ -65,6 +80,7 @@ impl TextWriter {
                 page.push(self.spare.lend(at, text));
             }
         }
+        self.labels.clear();
         if self.flavour == Flavour::OpenMetrics {
             page.push(&b"# EOF\n"[..]);
         }
@@ -105,9 +121,9 @@ impl TextWriter {
         start.clear();
         start.extend_from_slice(signal.name.as_bytes());
         start.extend_from_slice(suffix.as_bytes());
-        if !self.scope.is_empty() || !labels.is_empty() || le.is_some() {
+        if !self.scope.0.is_empty() || !labels.is_empty() || le.is_some() {
             start.push(b'{');
-            start.extend_from_slice(&self.scope);
+            start.extend_from_slice(&self.scope.0);
             write_labels(start, labels);
             le.into_iter().for_each(|le| write_labels(start, &[("le", le)]));
             // The last label's comma.
@@ -118,6 +134,29 @@ impl TextWriter {
         text.put(start);
         value(text);
         text.put(b"\n");
+    }
+
+    /// What a sample begins with: one of the family's beginnings and its labels.
+    #[inline]
+    fn start(&mut self, family: Family, which: usize, labels: LabelSet) -> Option<&mut Buffer> {
+        let FamilyText { signal, text, starts, .. } = self.families.get_mut(family.0)?;
+        let labels = self.labels.get(labels.0)?;
+        if self.scope.0.is_empty() && labels.text.is_empty() {
+            text.put(signal.name.as_bytes());
+            if signal.kind == SignalType::Histogram {
+                text.put(SUFFIXES[which].as_bytes());
+            }
+            text.put(b" ");
+        } else if labels.text.is_empty() {
+            text.put_blocks(&starts[which]);
+            text.put(self.scope.0.strip_suffix(b",").unwrap_or_default());
+            text.put(b"} ");
+        } else {
+            text.put_blocks(&starts[which]);
+            text.put_blocks(&self.scope.1);
+            text.put_blocks(&labels.closed);
+        }
+        Some(text)
     }
 
     /// A bound as this flavour writes it.
@@ -204,53 +243,81 @@ impl Sink for TextWriter {
     fn family(&mut self, signal: &Signal) -> Family {
         let mut text = self.spare.buffer(self.families.len());
         self.header(signal, &mut text);
-        self.families.push(FamilyText { signal: *signal, header_len: text.len(), text });
+        let is_histogram = signal.kind == SignalType::Histogram;
+        let start = |suffix: &str| {
+            let suffix = if is_histogram { suffix } else { "" };
+            Blocks::of(format!("{}{suffix}{{", signal.name).as_bytes())
+        };
+        let header_len = text.len();
+        self.families.push(FamilyText { signal: *signal, header_len, text, starts: SUFFIXES.map(start) });
         Family(self.families.len() - 1)
+    }
+
+    fn labels(&mut self, labels: &[Label<'_>]) -> LabelSet {
+        let mut text = Vec::new();
+        write_labels(&mut text, labels);
+        let inside = text.strip_suffix(b",").unwrap_or(&text);
+        let closed = Blocks::of(&[inside, b"} "].concat());
+        self.labels.push(Labels { text, closed });
+        LabelSet(self.labels.len() - 1)
     }
 
     /// Start times are left out: in text they would be series of their own.
     fn scope(&mut self, labels: &[Label<'_>], _: Option<i64>) {
-        self.scope.clear();
-        write_labels(&mut self.scope, labels);
+        let (text, blocks) = &mut self.scope;
+        text.clear();
+        write_labels(text, labels);
+        blocks.set(text);
     }
 
-    fn sample(&mut self, family: Family, labels: &[Label<'_>], value: Value) {
-        self.line(family, "", labels, None, |out| match value {
-            Value::Int(value) => out.put(itoa::Buffer::new().format(value).as_bytes()),
-            Value::Float(value) => float(value)(out),
-        });
+    fn sample_of(&mut self, family: Family, labels: LabelSet, value: Value) {
+        let Some(out) = self.start(family, 0, labels) else { return };
+        match value {
+            Value::Int(value) => out.put_block(&Block::line_end(value)),
+            Value::Float(value) => {
+                float(value)(out);
+                out.put(b"\n");
+            }
+        }
     }
 
-    fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
-        let TextWriter { flavour, families, scope, start, blocks: split, .. } = self;
+    fn histogram_of(&mut self, family: Family, labels: LabelSet, histogram: HistogramRead<'_>) {
+        let TextWriter { flavour, families, scope, start, start_blocks, labels: known, .. } = self;
         let Some(FamilyText { signal, text, .. }) = families.get_mut(family.0) else { return };
+        let Some(of_it) = known.get(labels.0) else { return };
         let is_open = *flavour == Flavour::OpenMetrics;
         // Buckets differ in bound and count only: what stands before the bound is put together once.
         start.clear();
-        start.extend_from_slice(signal.name.as_bytes());
-        start.extend_from_slice(b"_bucket{");
-        start.extend_from_slice(scope);
-        write_labels(start, labels);
-        start.extend_from_slice(b"le=\"");
-        blocks(start, split);
-        let total = histogram.buckets.iter().map(|bucket| bucket.1).sum();
+        for part in [signal.name.as_bytes(), b"_bucket{", &scope.0, &of_it.text, b"le=\""] {
+            start.extend_from_slice(part);
+        }
+        start_blocks.set(start);
+        let total: u64 = histogram.buckets.iter().map(|bucket| bucket.1).sum();
         let counts = classic(histogram.buckets).map(|(_, below)| below).chain([total]);
         // Many buckets hold nothing more than the one before.
-        let mut written = (0, Block::of(b"0"));
+        let mut written = (0, Block::line_end(0));
         for (at, (bounds, count)) in CLASSIC_BOUNDS.iter().zip(counts).enumerate() {
             if count != written.0 {
-                written = (count, Block::of(itoa::Buffer::new().format(count).as_bytes()));
+                written = (count, Block::line_end(count));
             }
-            text.put_blocks(split, start.len());
+            text.put_blocks(start_blocks);
             text.put_block(&bounds[usize::from(is_open)]);
-            text.put_block(&written.1);
-            if is_open && let Some(of_it) = histogram.exemplar_of(at) {
-                exemplar(of_it, text);
+            match histogram.exemplar_of(at).filter(|_| is_open) {
+                None => text.put_block(&written.1),
+                Some(of_it) => {
+                    int(count)(text);
+                    exemplar(of_it, text);
+                    text.put(b"\n");
+                }
             }
-            text.put(b"\n");
         }
-        self.line(family, "_sum", labels, None, seconds(histogram.sum_ns));
-        self.line(family, "_count", labels, None, int(total));
+        if let Some(out) = self.start(family, 0, labels) {
+            seconds(histogram.sum_ns)(out);
+            out.put(b"\n");
+        }
+        if let Some(out) = self.start(family, 1, labels) {
+            out.put_block(&Block::line_end(total));
+        }
     }
 
     fn classic(&mut self, family: Family, labels: &[Label<'_>], histogram: ClassicRead<'_>) {

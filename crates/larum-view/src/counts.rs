@@ -84,7 +84,7 @@ impl KeyCounts {
         for (slot, n) in cells {
             let code = Code(slot.code());
             if self.codes.get(code_at).is_none_or(|of| of.code != code) {
-                code_at = place_of(&mut self.codes, |of| of.code, code, || new(code));
+                code_at = place_of(&mut self.codes, code_at, |of| of.code, code, || new(code));
                 bucket_at = usize::MAX;
             }
             let of_code = &mut self.codes[code_at];
@@ -96,7 +96,8 @@ impl KeyCounts {
             }
             let Some(id) = histograms.get(usize::from(code.0)).copied().flatten() else { continue };
             if bucket_at == usize::MAX {
-                histogram_at = place_of(&mut self.histograms, |of| of.0, id, || (id, HistogramTotals::default()));
+                histogram_at =
+                    place_of(&mut self.histograms, histogram_at, |of| of.0, id, || (id, HistogramTotals::default()));
                 bucket_at = 0;
             }
             bucket_at = add_bucket(&mut self.histograms[histogram_at].1.buckets, bucket_at, bucket, n);
@@ -107,7 +108,7 @@ impl KeyCounts {
     pub(crate) fn add_sums(&mut self, cells: impl Iterator<Item = (Slot, u128)>) {
         for (slot, ns) in cells {
             let Some(id) = HISTOGRAMS.get(usize::from(slot.code())).copied().flatten() else { continue };
-            let at = place_of(&mut self.histograms, |of| of.0, id, || (id, HistogramTotals::default()));
+            let at = place_of(&mut self.histograms, 0, |of| of.0, id, || (id, HistogramTotals::default()));
             self.histograms[at].1.sum_ns += ns;
         }
     }
@@ -126,7 +127,7 @@ impl KeyCounts {
         for (slot, n) in cells {
             let code = Code(slot.code());
             if codes.get(code_at).is_none_or(|of| of.0 != code) {
-                code_at = place_of(codes, |of| of.0, code, || (code, 0));
+                code_at = place_of(codes, code_at, |of| of.0, code, || (code, 0));
                 bucket_at = usize::MAX;
             }
             let count = &mut codes[code_at].1;
@@ -140,7 +141,7 @@ impl KeyCounts {
             let Some(bucket) = slot.bucket().filter(|_| has_histograms) else { continue };
             let Some(id) = tokens.get(usize::from(code.0)).copied().flatten() else { continue };
             if bucket_at == usize::MAX {
-                histogram_at = place_of(histograms, |of| of.0, id, || (id, Vec::new()));
+                histogram_at = place_of(histograms, histogram_at, |of| of.0, id, || (id, Vec::new()));
                 bucket_at = 0;
             }
             let buckets = &mut histograms[histogram_at].1;
@@ -207,9 +208,17 @@ impl HistogramTotals {
     }
 }
 
-/// The place of a key in a short sorted list, where it is put in if it is not there.
-fn place_of<T, K: Ord>(list: &mut Vec<T>, key: impl Fn(&T) -> K, wanted: K, new: impl FnOnce() -> T) -> usize {
-    let at = list.partition_point(|one| key(one) < wanted);
+/// The place of a key in a short sorted list, looked for from `from` on if it may be there; it is put in if it is not.
+#[inline]
+fn place_of<T, K: Ord>(
+    list: &mut Vec<T>,
+    from: usize,
+    key: impl Fn(&T) -> K,
+    wanted: K,
+    new: impl FnOnce() -> T,
+) -> usize {
+    let from = if list.get(from).is_some_and(|one| key(one) <= wanted) { from } else { 0 };
+    let at = place_from(list, from, |one| key(one) < wanted);
     if list.get(at).is_none_or(|one| key(one) != wanted) {
         list.insert(at, new());
     }

@@ -82,13 +82,12 @@ impl DistinctPanes {
     /// How many there were in panes `first` to `last`: exactly if every pane's set is small, else about.
     pub fn count(&self, what: Distinct, first: u32, last: u32) -> u64 {
         let is_wanted = |of: Place| of & 1 == what as u32 && (first..=last).contains(&(of >> 1));
-        let few = self.few.iter().filter(|few| is_wanted((**few >> 32) as Place)).map(|few| *few as u32);
+        let before = |pane: u32| self.few.partition_point(|few| *few >> 33 < u64::from(pane));
+        let few = &self.few[before(first)..before(last.saturating_add(1))];
+        let few = few.iter().filter(|few| **few >> 32 & 1 == what as u64).map(|few| *few as u32);
         let mut many = self.many.iter().filter(|many| is_wanted(many.0)).map(|many| &many.1);
         let Some(large) = many.next() else {
-            let mut hashes: Vec<u32> = few.collect();
-            hashes.sort_unstable();
-            hashes.dedup();
-            return hashes.len() as u64;
+            return count_different(few);
         };
         let mut all = large.clone();
         many.for_each(|more| all.merge(more));
@@ -106,6 +105,30 @@ impl DistinctPanes {
     pub fn is_empty(&self) -> bool {
         self.few.is_empty() && self.many.is_empty()
     }
+}
+
+/// How many different numbers there are.
+fn count_different(numbers: impl Iterator<Item = u32> + Clone) -> u64 {
+    // A table that is at most half full; a place holds a number, or 0 while it is free.
+    let places = (2 * numbers.clone().count()).next_power_of_two();
+    let (mut table, mut different, mut has_zero) = (vec![0_u32; places], 0, 0);
+    for number in numbers {
+        if number == 0 {
+            has_zero = 1;
+            continue;
+        }
+        // Hashes: their lowest bits are as good as any.
+        let mut at = number as usize & (places - 1);
+        while table[at] != number {
+            if table[at] == 0 {
+                table[at] = number;
+                different += 1;
+                break;
+            }
+            at = (at + 1) & (places - 1);
+        }
+    }
+    different + has_zero
 }
 
 #[cfg(test)]

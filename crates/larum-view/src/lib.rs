@@ -37,7 +37,7 @@ pub use exemplars::Exemplars;
 pub use exposure::Exposure;
 pub use key::KeyView;
 pub use measure::Measure;
-pub use reading::{ClassicRead, Family, HistogramRead, Label, Reading, Sink, Value};
+pub use reading::{ClassicRead, Family, HistogramRead, Label, LabelSet, Reading, Sink, Value};
 pub use samples::Samples;
 pub use scan::Counted;
 pub use shown::Shown;

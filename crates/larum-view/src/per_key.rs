@@ -1,8 +1,9 @@
 //! The families whose series belong to a key: logins, tokens, permissions, deliveries, changes; one pass writes them all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use larum_aggregate::histogram::quantile_seconds;
+use foldhash::fast::FixedState;
+use larum_aggregate::histogram::quantiles_seconds;
 use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, SECOND_NS, Window};
 use larum_aggregate::{Distinct, Exemplar, NameId, SourceId};
 use larum_event::{Code, CodeParts, Histogram, Hop, Kind, Measured, Op, Outcome};
@@ -10,7 +11,7 @@ use larum_event::{Code, CodeParts, Histogram, Hop, Kind, Measured, Op, Outcome};
 use crate::counts::{HistogramTotals, Wanted, WindowSums};
 use crate::exposure::{Detail, Lines};
 use crate::key::KeyView;
-use crate::reading::{Family, HistogramRead, Label, Reading, Sink, Value};
+use crate::reading::{Family, HistogramRead, Label, LabelSet, Reading, Sink, Value};
 use crate::scan::Counted;
 use crate::shown::Shown;
 use crate::signals;
@@ -74,7 +75,7 @@ pub fn visit(reading: &Reading<'_>, kept: &mut Shown, sink: &mut impl Sink) {
     let wanted = |key: &KeyView| reading.exposure.wanted(key.def.id);
     keys_shown[Detail::Hidden as usize] =
         reading.view.keys().filter(|key| wanted(key) == Wanted::Nothing).count() as u64;
-    let (mut exemplars, mut chosen) = (Vec::new(), Vec::new());
+    let (mut exemplars, mut chosen, mut known) = (Vec::new(), Vec::new(), Known::default());
     kept.visit(reading.view, asked, wanted, |counted| {
         let name = |id| reading.view.name(id);
         let def = counted.key.def;
@@ -93,8 +94,15 @@ pub fn visit(reading: &Reading<'_>, kept: &mut Shown, sink: &mut impl Sink) {
         if detail == Detail::Full {
             exemplars.extend(reading.exemplars.of(def.source, def.id));
         }
-        let mut writer =
-            Writer { counted, families: &families, detail, exemplars: &exemplars, chosen: &mut chosen, sink };
+        let mut writer = Writer {
+            counted,
+            families: &families,
+            detail,
+            exemplars: &exemplars,
+            chosen: &mut chosen,
+            known: &mut known,
+            sink,
+        };
         match is_of_platform {
             false => {
                 writer.sink.scope(&[source, tenant, region], started_ns);
@@ -142,6 +150,30 @@ fn windows(reading: &Reading<'_>, source: &SourceView) -> Vec<ShownWindow> {
     reading.windows.iter().map(shown).collect()
 }
 
+/// Sorts of labels that keys have in common.
+#[derive(Clone, Copy)]
+enum Sort {
+    Code,
+    Latency,
+    Window,
+    Quantile,
+    Permission,
+    Escalation,
+}
+
+/// Labels that were named for another key already.
+#[derive(Default)]
+struct Known(HashMap<(u32, u32), LabelSet, FixedState>);
+
+impl Known {
+    /// Those of a sort that have these numbers.
+    #[inline]
+    fn of(&mut self, sink: &mut impl Sink, sort: Sort, numbers: (u16, u16), labels: &[Label<'_>]) -> LabelSet {
+        let at = (sort as u32, u32::from(numbers.0) << 16 | u32::from(numbers.1));
+        *self.0.entry(at).or_insert_with(|| sink.labels(labels))
+    }
+}
+
 struct Writer<'w, 'v, S> {
     counted: &'w Counted<'v>,
     families: &'w Families,
@@ -150,19 +182,24 @@ struct Writer<'w, 'v, S> {
     exemplars: &'w [Exemplar],
     /// Memory for those of a histogram.
     chosen: &'w mut Vec<Exemplar>,
+    known: &'w mut Known,
     sink: &'w mut S,
 }
 
 impl<S: Sink> Writer<'_, '_, S> {
-    fn count(&mut self, family: Family, labels: &[Label<'_>], count: u64) {
-        self.sink.sample(family, labels, Value::Int(count as i64));
+    fn count(&mut self, family: Family, labels: LabelSet, count: u64) {
+        self.sink.sample_of(family, labels, Value::Int(count as i64));
+    }
+
+    fn labels(&mut self, sort: Sort, numbers: (u16, u16), labels: &[Label<'_>]) -> LabelSet {
+        self.known.of(self.sink, sort, numbers, labels)
     }
 
     /// `is_in_it`: what of the key's histograms `totals` were added up from.
     fn latency(
         &mut self,
         family: Family,
-        labels: &[Label<'_>],
+        labels: LabelSet,
         totals: &HistogramTotals,
         is_in_it: impl Fn(Measured) -> bool,
     ) {
@@ -172,7 +209,7 @@ impl<S: Sink> Writer<'_, '_, S> {
         self.chosen.clear();
         self.chosen.extend(self.exemplars.iter().filter(|e| is_in_it(Histogram(e.histogram).measured())));
         let read = HistogramRead { buckets: &totals.buckets, sum_ns: totals.sum_ns, exemplars: self.chosen };
-        self.sink.histogram(family, labels, read);
+        self.sink.histogram_of(family, labels, read);
     }
 
     fn logins_and_tokens(&mut self) {
@@ -181,18 +218,26 @@ impl<S: Sink> Writer<'_, '_, S> {
             let CodeParts { kind, op, outcome, reason, .. } = code.parts();
             let (op, ended) = (("op", op.as_str()), [("outcome", outcome.as_str()), ("reason", reason.as_str())]);
             match kind {
-                Kind::Login => self.count(self.families.login_attempts, &ended, count),
-                _ => self.count(self.families.token_requests, &[op, ended[0], ended[1]], count),
+                Kind::Login => {
+                    let labels = self.labels(Sort::Code, (code.0, 0), &ended);
+                    self.count(self.families.login_attempts, labels, count);
+                }
+                _ => {
+                    let labels = self.labels(Sort::Code, (code.0, 0), &[op, ended[0], ended[1]]);
+                    self.count(self.families.token_requests, labels, count);
+                }
             }
         }
         for (id, totals) in counted.counts.histograms() {
             let is_it = |measured| measured == id.measured();
             match id.measured() {
                 Measured::Login(outcome) => {
-                    self.latency(self.families.login_latency, &[("outcome", outcome.as_str())], totals, is_it);
+                    let labels = self.labels(Sort::Latency, (id.0, 0), &[("outcome", outcome.as_str())]);
+                    self.latency(self.families.login_latency, labels, totals, is_it);
                 }
                 Measured::Token(op) => {
-                    self.latency(self.families.token_latency, &[("op", op.as_str())], totals, is_it);
+                    let labels = self.labels(Sort::Latency, (id.0, 0), &[("op", op.as_str())]);
+                    self.latency(self.families.token_latency, labels, totals, is_it);
                 }
                 Measured::Permission(..) | Measured::Delivery => {}
             }
@@ -219,18 +264,25 @@ impl<S: Sink> Writer<'_, '_, S> {
                 (f.login_accounts, distinct(Distinct::Accounts)),
                 (f.login_sources, distinct(Distinct::Sources)),
             ];
+            let labels = self.labels(Sort::Window, (at as u16, 0), &[label]);
             for (family, value) in values {
                 if let Some(value) = value {
-                    self.sink.sample(family, &[label], Value::Float(value));
+                    self.sink.sample_of(family, labels, Value::Float(value));
                 }
             }
         }
         if window.span_s <= HISTOGRAM_WINDOW_S {
             let family = self.families.token_quantile;
-            quantiles_of(sums, |op, quantile, value| {
-                let labels = [("op", op.as_str()), label, ("quantile", quantile)];
-                self.sink.sample(family, &labels, Value::Float(value));
-            });
+            for (id, buckets) in &sums.histograms {
+                let Measured::Token(op) = id.measured() else { continue };
+                let Some(values) = quantiles_seconds(buckets, QUANTILES.map(|(q, _)| q)) else { continue };
+                for (number, ((_, text), value)) in QUANTILES.iter().zip(values).enumerate() {
+                    let numbers = (id.0, (at * QUANTILES.len() + number) as u16);
+                    let labels = [("op", op.as_str()), label, ("quantile", *text)];
+                    let labels = self.labels(Sort::Quantile, numbers, &labels);
+                    self.sink.sample_of(family, labels, Value::Float(value));
+                }
+            }
         }
     }
 
@@ -238,7 +290,8 @@ impl<S: Sink> Writer<'_, '_, S> {
         let by = |parts: CodeParts| (parts.kind == Kind::Permission).then_some((parts.op, parts.outcome));
         for ((op, outcome), count) in totals(self.counted, by) {
             let labels = [("op", op.as_str()), ("outcome", outcome.as_str())];
-            self.count(self.families.permission_decisions, &labels, count);
+            let labels = self.labels(Sort::Permission, (op as u16, outcome as u16), &labels);
+            self.count(self.families.permission_decisions, labels, count);
         }
         let by = |measured| match measured {
             Measured::Permission(op, outcome, _) => Some((op, outcome)),
@@ -246,7 +299,8 @@ impl<S: Sink> Writer<'_, '_, S> {
         };
         for ((op, outcome), totals) in latencies(self.counted, by) {
             let labels = [("op", op.as_str()), ("outcome", outcome.as_str())];
-            self.latency(self.families.permission_latency, &labels, &totals, |m| by(m) == Some((op, outcome)));
+            let labels = self.labels(Sort::Permission, (op as u16, outcome as u16), &labels);
+            self.latency(self.families.permission_latency, labels, &totals, |m| by(m) == Some((op, outcome)));
         }
     }
 
@@ -254,14 +308,17 @@ impl<S: Sink> Writer<'_, '_, S> {
         let text = |hop: Option<Hop>| ("hop", hop.map_or("unknown", Hop::as_str));
         let by = |parts: CodeParts| (parts.op == Op::Escalate).then_some((parts.hop, parts.outcome));
         for ((hop, outcome), count) in totals(self.counted, by) {
-            self.count(self.families.escalation_hops, &[text(hop), ("outcome", outcome.as_str())], count);
+            let numbers = (hop.map_or(0, |hop| hop as u16 + 1), outcome as u16 + 1);
+            let labels = self.labels(Sort::Escalation, numbers, &[text(hop), ("outcome", outcome.as_str())]);
+            self.count(self.families.escalation_hops, labels, count);
         }
         let by = |measured| match measured {
             Measured::Permission(Op::Escalate, _, hop) => Some(hop),
             _ => None,
         };
         for (hop, totals) in latencies(self.counted, by) {
-            self.latency(self.families.escalation_latency, &[text(hop)], &totals, |m| by(m) == Some(hop));
+            let labels = self.labels(Sort::Escalation, (hop.map_or(0, |hop| hop as u16 + 1), 0), &[text(hop)]);
+            self.latency(self.families.escalation_latency, labels, &totals, |m| by(m) == Some(hop));
         }
     }
 
@@ -270,12 +327,19 @@ impl<S: Sink> Writer<'_, '_, S> {
         for (code, count) in self.counted.counts.codes() {
             let CodeParts { kind, op, .. } = code.parts();
             match kind {
-                Kind::Audit => self.count(self.families.audit_records, &[("queue", component)], count),
-                _ => self.count(self.families.changes, &[("op", op.as_str()), ("service", component)], count),
+                Kind::Audit => {
+                    let labels = self.sink.labels(&[("queue", component)]);
+                    self.count(self.families.audit_records, labels, count);
+                }
+                _ => {
+                    let labels = self.sink.labels(&[("op", op.as_str()), ("service", component)]);
+                    self.count(self.families.changes, labels, count);
+                }
             }
         }
         for (_, totals) in self.counted.counts.histograms().iter().filter(|of| of.0.measured() == Measured::Delivery) {
-            self.latency(self.families.audit_delay, &[("queue", component)], totals, |_| false);
+            let labels = self.sink.labels(&[("queue", component)]);
+            self.latency(self.families.audit_delay, labels, totals, |_| false);
         }
     }
 }
@@ -306,18 +370,6 @@ impl LoginSums {
     fn ratio(&self, part: Outcome, whole: &[Outcome]) -> Option<f64> {
         let sum: u64 = whole.iter().map(|o| self.by_outcome[*o as usize]).sum();
         (sum > 0).then(|| self.by_outcome[part as usize] as f64 / sum as f64)
-    }
-}
-
-/// Shows the quantiles of every token histogram of a window.
-fn quantiles_of(sums: &WindowSums, mut visit: impl FnMut(Op, &'static str, f64)) {
-    for (id, buckets) in &sums.histograms {
-        let Measured::Token(op) = id.measured() else { continue };
-        for (q, text) in QUANTILES {
-            if let Some(value) = quantile_seconds(buckets, q) {
-                visit(op, text, value);
-            }
-        }
     }
 }
 

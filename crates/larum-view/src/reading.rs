@@ -61,6 +61,10 @@ pub struct ClassicRead<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family(pub usize);
 
+/// Labels of a [`Sink`], by their place among those that were named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabelSet(pub usize);
+
 /// Takes the samples of a reading. Those of different families come mixed, so that one pass over the state is enough.
 pub trait Sink {
     /// Names a family; families come out in this order.
@@ -70,10 +74,22 @@ pub trait Sink {
     fn scope(&mut self, labels: &[Label<'_>], started_ns: Option<i64>);
     /// The gauges that follow, up to the next scope, are of windows that end in this tick, Unix ns.
     fn window(&mut self, _tick_ns: i64) {}
+    /// Names labels that samples of this reading have: what is written of them is made once.
+    fn labels(&mut self, labels: &[Label<'_>]) -> LabelSet;
     /// A counter's or gauge's sample.
-    fn sample(&mut self, family: Family, labels: &[Label<'_>], value: Value);
+    fn sample_of(&mut self, family: Family, labels: LabelSet, value: Value);
     /// A histogram's sample, in the one layout.
-    fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>);
+    fn histogram_of(&mut self, family: Family, labels: LabelSet, histogram: HistogramRead<'_>);
+    /// A counter's or gauge's sample, the only one with these labels.
+    fn sample(&mut self, family: Family, labels: &[Label<'_>], value: Value) {
+        let labels = self.labels(labels);
+        self.sample_of(family, labels, value);
+    }
+    /// A histogram's sample, the only one with these labels.
+    fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
+        let labels = self.labels(labels);
+        self.histogram_of(family, labels, histogram);
+    }
     /// A sample of a histogram with bounds of its own.
     fn classic(&mut self, family: Family, labels: &[Label<'_>], histogram: ClassicRead<'_>);
 }

@@ -11,7 +11,7 @@ use hyper::body::Bytes;
 use larum_aggregate::Exemplar;
 use larum_aggregate::histogram::{Bucket, ONE_SECOND_OFFSET, ZERO_BUCKET};
 use larum_view::signals::SignalType;
-use larum_view::{ClassicRead, Family, HistogramRead, Label, Signal, Sink, Value};
+use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
 use crate::wire::{field_bytes, field_double, field_fixed, field_head, field_varint, varint, varint_len, zigzag};
 
@@ -41,12 +41,13 @@ pub struct OtlpWriter {
     named: usize,
     /// Labels that every sample begins with, as attributes of a number's and of an exponential histogram's point.
     scope: [Vec<u8>; 2],
+    /// Labels that were named, in the same two forms.
+    labels: Vec<[Vec<u8>; 2]>,
     started_ns: u64,
     /// When what is written is true, Unix ns.
     now_ns: u64,
     /// When the windows that are written ended.
     window_ns: Option<u64>,
-    attributes: Vec<u8>,
     point: Vec<u8>,
     inner: Vec<u8>,
     series: Series,
@@ -155,7 +156,8 @@ impl OtlpWriter {
                     (from, point) = (to, next);
                 }
                 if point < family.ends.len() {
-                    requests.push(self.request(&std::mem::take(&mut metrics)));
+                    requests.push(self.request(&metrics));
+                    metrics.clear();
                 }
             }
         }
@@ -163,31 +165,37 @@ impl OtlpWriter {
             requests.push(self.request(&metrics));
         }
         self.named = 0;
+        self.labels.clear();
         requests
     }
 
     /// The body of an export request around its metrics.
     fn request(&self, metrics: &[u8]) -> Bytes {
-        let mut scope = Vec::new();
-        field_bytes(&mut scope, 1, b"larum");
-        let mut of_scope = Vec::with_capacity(metrics.len() + 128);
-        field_bytes(&mut of_scope, 1, &scope);
-        of_scope.extend_from_slice(metrics);
-        field_bytes(&mut of_scope, 3, SCHEMA_URL.as_bytes());
-        let mut of_resource = Vec::with_capacity(of_scope.len() + 256);
-        field_bytes(&mut of_resource, 1, &self.resource);
-        field_bytes(&mut of_resource, 2, &of_scope);
-        field_bytes(&mut of_resource, 3, SCHEMA_URL.as_bytes());
-        let mut request = Vec::with_capacity(of_resource.len() + 8);
-        field_bytes(&mut request, 1, &of_resource);
+        let size = |len: usize| 1 + varint_len(len as u64) + len;
+        let scope = b"larum";
+        let (scope_len, url_len) = (size(size(scope.len())), size(SCHEMA_URL.len()));
+        let of_scope_len = scope_len + metrics.len() + url_len;
+        let of_resource_len = size(self.resource.len()) + size(of_scope_len) + url_len;
+        let mut request = Vec::with_capacity(size(of_resource_len));
+        field_head(&mut request, 1, of_resource_len);
+        field_bytes(&mut request, 1, &self.resource);
+        field_head(&mut request, 2, of_scope_len);
+        field_head(&mut request, 1, size(scope.len()));
+        field_bytes(&mut request, 1, scope);
+        request.extend_from_slice(metrics);
+        field_bytes(&mut request, 3, SCHEMA_URL.as_bytes());
+        field_bytes(&mut request, 3, SCHEMA_URL.as_bytes());
         request.into()
     }
 
     /// Tells of each series of the pushes before that this one does not hold that it has no value any more.
     fn end_series(&mut self) {
-        let now: HashSet<u64, FixedState> = self.series.all.iter().map(|series| series.hash).collect();
         let before = std::mem::take(&mut self.before);
-        for series in before.all.iter().filter(|series| !now.contains(&series.hash)) {
+        // Most come in the same order as before: only behind the first that differs they are looked for.
+        let same = before.all.iter().zip(&self.series.all).take_while(|(before, now)| before.hash == now.hash).count();
+        let rest = if same == before.all.len() { &[][..] } else { &self.series.all[..] };
+        let now: HashSet<u64, FixedState> = rest.iter().map(|series| series.hash).collect();
+        for series in before.all[same..].iter().filter(|series| !now.contains(&series.hash)) {
             let named = self.families[..self.named].iter_mut();
             let Some((at, family)) = named.enumerate().find(|(_, family)| family.signal.name == series.name) else {
                 continue;
@@ -225,15 +233,14 @@ impl OtlpWriter {
     }
 
     /// Begins a point with its attributes; notes its series.
-    fn point(&mut self, family: Family, field: u64, labels: &[Label<'_>]) {
-        let scope = &self.scope[usize::from(field == EXPONENTIAL_ATTRIBUTES)];
-        self.attributes.clear();
-        self.attributes.extend_from_slice(scope);
-        write_attributes(&mut self.attributes, field, labels);
+    fn point(&mut self, family: Family, field: u64, labels: LabelSet) {
+        let form = usize::from(field == EXPONENTIAL_ATTRIBUTES);
+        let Some(labels) = self.labels.get(labels.0) else { return };
         self.point.clear();
-        self.point.extend_from_slice(&self.attributes);
+        self.point.extend_from_slice(&self.scope[form]);
+        self.point.extend_from_slice(&labels[form]);
         if let Some(family) = self.families.get(family.0) {
-            self.series.add(family.signal.name, field, &self.attributes, 0);
+            self.series.add(family.signal.name, field, &self.point, 0);
         }
     }
 }
@@ -301,7 +308,17 @@ impl Sink for OtlpWriter {
         self.window_ns = Some(end_ns.max(0) as u64);
     }
 
-    fn sample(&mut self, family: Family, labels: &[Label<'_>], value: Value) {
+    fn labels(&mut self, labels: &[Label<'_>]) -> LabelSet {
+        let form = |field| {
+            let mut attributes = Vec::new();
+            write_attributes(&mut attributes, field, labels);
+            attributes
+        };
+        self.labels.push([NUMBER_ATTRIBUTES, EXPONENTIAL_ATTRIBUTES].map(form));
+        LabelSet(self.labels.len() - 1)
+    }
+
+    fn sample_of(&mut self, family: Family, labels: LabelSet, value: Value) {
         self.point(family, NUMBER_ATTRIBUTES, labels);
         let is_counter = self.families.get(family.0).is_some_and(|f| f.signal.kind == SignalType::Counter);
         match is_counter {
@@ -315,7 +332,7 @@ impl Sink for OtlpWriter {
         self.add(family);
     }
 
-    fn histogram(&mut self, family: Family, labels: &[Label<'_>], histogram: HistogramRead<'_>) {
+    fn histogram_of(&mut self, family: Family, labels: LabelSet, histogram: HistogramRead<'_>) {
         if let Some(family) = self.families.get_mut(family.0) {
             family.is_exponential = true;
         }
@@ -333,9 +350,12 @@ impl Sink for OtlpWriter {
     }
 
     fn classic(&mut self, family: Family, labels: &[Label<'_>], histogram: ClassicRead<'_>) {
-        self.scope[1].clear();
         // No scope of a classic histogram has labels: it is of the process.
-        self.point(family, CLASSIC_ATTRIBUTES, labels);
+        self.scope[0].clear();
+        let mut attributes = Vec::new();
+        write_attributes(&mut attributes, CLASSIC_ATTRIBUTES, labels);
+        self.labels.push([attributes, Vec::new()]);
+        self.point(family, CLASSIC_ATTRIBUTES, LabelSet(self.labels.len() - 1));
         self.times(self.started_ns, self.now_ns);
         field_fixed(&mut self.point, 4, histogram.count);
         field_double(&mut self.point, 5, histogram.sum);
