@@ -38,6 +38,7 @@ pub use exposure::Exposure;
 pub use key::KeyView;
 pub use measure::Measure;
 pub use reading::{ClassicRead, Family, HistogramRead, Label, LabelSet, Reading, Sink, Value};
+pub use recent::WAITING_MAX_BYTES;
 pub use samples::Samples;
 pub use scan::Counted;
 pub use shown::Shown;

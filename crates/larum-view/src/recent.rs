@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use larum_aggregate::Run;
 
 /// Most bytes of runs that wait for being read. Beyond it they are let go, and reading begins anew.
-pub(crate) const WAITING_MAX_BYTES: usize = 32 << 20;
+pub const WAITING_MAX_BYTES: usize = 32 << 20;
 /// Nobody has read yet, or not for long.
 const NOBODY: u64 = u64::MAX;
 
@@ -125,10 +125,5 @@ impl Recent {
     pub(crate) fn here(&self) -> Place {
         self.read.store(self.end(), Ordering::Relaxed);
         Place { identity: self.identity.clone(), number: self.end() }
-    }
-
-    /// Bytes of the runs that wait.
-    pub(crate) fn size_bytes(&self) -> usize {
-        self.size_bytes
     }
 }

@@ -401,7 +401,6 @@ impl SourceView {
             + self.sums_ns.size_bytes()
             + self.panes.size_bytes()
             + self.sums.size_bytes()
-            + self.recent.size_bytes()
     }
 
     /// Its clock, Unix ns.

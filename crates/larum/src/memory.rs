@@ -2,6 +2,7 @@
 
 use larum_aggregate::Entry;
 use larum_alert::history::HISTORY_BYTES;
+use larum_view::WAITING_MAX_BYTES;
 use larum_view::memory::{KEY_BYTES_PLANNED, KEY_LOOKUP_BYTES, NAME_BYTES};
 
 use crate::config::Config;
@@ -14,7 +15,7 @@ const DELTAS: u64 = 3;
 /// What was counted, and once more while a snapshot of it is written.
 const SNAPSHOT: u64 = 2;
 /// A sample line: in the buffers of three formats and of pushes, which may be half empty, in the few scrapes that may be on
-/// their way at once, and in the pushes that wait, bytes.
+/// their way at once, in the pushes that wait, and what it stands for, bytes.
 const LINE_BYTES: u64 = 1500;
 
 /// Regions that a tenant with objectives is served in.
@@ -23,7 +24,7 @@ const REGIONS_PLANNED: u64 = 12;
 /// What the configuration needs, part by part, bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
-    parts: [(&'static str, u64); 8],
+    parts: [(&'static str, u64); 9],
 }
 
 impl Needs {
@@ -43,6 +44,7 @@ impl Needs {
                 ("open Deltas of the workers", DELTAS * workers * open_bytes),
                 ("dead_letters.outbox", config.dead_letters.outbox_bytes_max),
                 ("scrapes of limits.series", config.series_max * LINE_BYTES),
+                ("changes that wait for a scrape", config.sources.len() as u64 * WAITING_MAX_BYTES as u64),
                 ("histories of regions", SNAPSHOT * histories * HISTORY_BYTES),
                 ("names", SNAPSHOT * names * NAME_BYTES),
                 ("keys", keys * (SNAPSHOT * KEY_BYTES_PLANNED + KEY_LOOKUP_BYTES * workers)),

@@ -3,7 +3,7 @@
 mod checks;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use fastrand::Rng;
 use larum::config::shipped;
@@ -69,6 +69,8 @@ pub struct Rig {
     durable: Arc<RwLock<Durable>>,
     delivered: BTreeSet<(PartitionId, i64)>,
     to_deliver: Vec<(PartitionId, i64)>,
+    /// What scrapes keep from one to the next.
+    scraped: Mutex<larum_view::Shown>,
     /// Totals and offsets that were visible last.
     seen: (Totals, Vec<i64>),
     commits: u64,
@@ -104,6 +106,7 @@ impl Rig {
             held: Vec::new(),
             holds: 0,
             audited: Default::default(),
+            scraped: Mutex::default(),
             seen: (Totals::new(), vec![0; partitions]),
             rng,
             fault,

@@ -7,7 +7,7 @@ use larum_aggregate::time::{DISTINCT_WINDOW, WINDOWS, Window};
 use larum_aggregate::{Change, Distinct, Graces, NameId};
 use larum_event::{CodeParts, Kind};
 use larum_tests::recount::{Ev, Judged, Partition, Sets, Totals};
-use larum_view::{AuditQueue, Exemplars, View};
+use larum_view::{AuditQueue, Exemplars, View, Wanted};
 
 use super::{Rig, SOURCE};
 
@@ -64,7 +64,23 @@ impl Rig {
         for (key, kept, fresh) in view.told_twice(SOURCE) {
             same(&format!("sums of key {key} kept from tick to tick"), kept, fresh)?;
         }
+        self.compare_scrape(view)?;
         self.recount_windows(view, next)
+    }
+
+    /// What scrapes keep from one to the next is what a pass over everything finds.
+    fn compare_scrape(&self, view: &View) -> Result<(), String> {
+        let windows = [WINDOWS[1], WINDOWS[3]];
+        let (mut kept, mut fresh) = (Vec::new(), Vec::new());
+        let mut scraped = self.scraped.lock().unwrap();
+        scraped.visit(
+            view,
+            &windows,
+            |_| Wanted::All,
+            |counted| kept.push((counted.key.def.id, counted.counts.clone())),
+        );
+        view.scan(&windows, |counted| fresh.push((counted.key.def.id, counted.counts.clone())));
+        same("counts kept from scrape to scrape", kept, fresh)
     }
 
     /// Every exemplar is the trace of a visible request that was slow or failed, under its own key; and each tenant that
