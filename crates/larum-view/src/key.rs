@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::distinct::DistinctPanes;
 use crate::measure::{Measure, TENANT_MEASURES};
-use crate::slots::place_from;
+use crate::places::KeyPlaces;
 use crate::sums::{KeySums, Sums};
 
 /// One key's state.
@@ -46,18 +46,17 @@ impl KeyView {
     }
 }
 
-/// Visits keys that come sorted by id, as do `wanted`; each may come several times.
+/// Visits keys, in any order and each as often as it is wanted; `places` fits them.
 pub fn visit_keys<W>(
+    places: &KeyPlaces,
     keys: &mut [KeyView],
     wanted: impl Iterator<Item = W>,
     id: impl Fn(&W) -> larum_aggregate::KeyId,
     mut visit: impl FnMut(&mut KeyView, W),
 ) {
-    let mut at = 0;
     for wanted in wanted {
         let id = id(&wanted);
-        at = place_from(keys, at, |key| key.def.id < id);
-        match keys.get_mut(at).filter(|key| key.def.id == id) {
+        match places.of(id, keys).and_then(|at| keys.get_mut(at)) {
             Some(key) => visit(key, wanted),
             None => debug_assert!(false, "something was counted for the unknown key {id:?}"),
         }

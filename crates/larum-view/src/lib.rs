@@ -20,6 +20,7 @@ pub mod measure;
 pub mod memory;
 mod panes;
 mod per_key;
+mod places;
 pub mod reading;
 mod recent;
 pub mod samples;

@@ -12,8 +12,8 @@ use larum_event::Op;
 use crate::key::KeyView;
 use crate::measure::{COUNTS, MEASURES, Measure, TENANT_MEASURES, TOKEN_OPS};
 use crate::panes::Panes;
+use crate::places::KeyPlaces;
 use crate::recent::{Recent, Sign, Step};
-use crate::slots::place_from;
 
 /// How many windows there are.
 const SPANS: usize = WINDOWS.len();
@@ -113,8 +113,8 @@ pub(crate) struct SourceSums {
     end_s: Option<u32>,
     services: BTreeMap<(NameId, NameId), Sums<2>>,
     tokens: BTreeMap<(NameId, Op), TokenBuckets>,
-    /// Ids of the keys, close together: they are looked for all the time. Empty when it is to be made anew.
-    ids: Vec<KeyId>,
+    /// Where the keys stand.
+    pub(crate) places: KeyPlaces,
     /// Who is looked at.
     pub(crate) looks: Looks,
     /// Counted in the tick that is applied.
@@ -251,12 +251,9 @@ impl SourceSums {
         keys: &mut [KeyView],
         mut show: impl FnMut(&mut Self, u32, &mut KeyView, &[u64; MEASURES], &[(Cell, u64)]),
     ) {
-        let (counts_of, mut at) = (&**COUNTS, 0);
-        let mut ids = std::mem::take(&mut self.ids);
-        if ids.len() != keys.len() {
-            ids.clear();
-            ids.extend(keys.iter().map(|key| key.def.id));
-        }
+        let counts_of = &**COUNTS;
+        self.places.fit(keys);
+        let places = std::mem::take(&mut self.places);
         let mut of_key: Vec<(Cell, u64)> = Vec::new();
         let mut cells = run.cells().peekable();
         while let Some((first, _)) = cells.peek() {
@@ -272,28 +269,23 @@ impl SourceSums {
                 }
                 of_key.push((cell, n));
             }
-            at = place_from(&ids, at, |other| *other < id);
-            if ids.get(at) == Some(&id)
+            if let Some(at) = places.of(id, keys)
                 && let Some(key) = keys.get_mut(at)
             {
                 show(self, at as u32, key, &counts, &of_key);
             }
         }
-        self.ids = ids;
+        self.places = places;
     }
 
     /// A key was put in, at this place.
     pub(crate) fn admitted(&mut self, at: usize, id: KeyId) {
-        if at == self.ids.len() {
-            self.ids.push(id);
-        } else {
-            self.ids.clear();
-        }
+        self.places.admitted(at, id);
     }
 
     /// Keys were taken out.
     pub(crate) fn retired(&mut self) {
-        self.ids.clear();
+        self.places.retired();
     }
 
     fn count_key(
@@ -378,7 +370,7 @@ impl SourceSums {
     /// Bytes that they take, without those of keys.
     pub(crate) fn size_bytes(&self) -> usize {
         let of_tick = self.added.capacity() * size_of::<Added>() + self.touched.capacity() * size_of::<u32>();
-        let of_tick = of_tick + self.ids.capacity() * size_of::<KeyId>();
+        let of_tick = of_tick + self.places.size_bytes();
         let tokens = self.tokens.len() * size_of::<[[u64; BUCKETS]; HISTOGRAMS]>();
         of_tick + tokens + self.services.len() * size_of::<((NameId, NameId), Sums<2>)>()
     }

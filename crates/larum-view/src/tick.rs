@@ -126,8 +126,15 @@ impl SourceView {
         let ends_s = groups().filter_map(|group| group.pane).map(|pane| (pane + 1).saturating_mul(PANE_S));
         let touched_s = ends_s.chain(due.keys().copied()).max().unwrap_or(0);
         let warm_up = groups().filter(|group| !group.totals).map(|group| &group.counts);
+        self.sums.places.fit(&self.keys);
         for run in std::iter::once(&counts).chain(warm_up) {
-            visit_keys(&mut self.keys, run.keys(), |id| *id, |key, _| key.touched_s = key.touched_s.max(touched_s));
+            visit_keys(
+                &self.sums.places,
+                &mut self.keys,
+                run.keys(),
+                |id| *id,
+                |key, _| key.touched_s = key.touched_s.max(touched_s),
+            );
         }
         let counts = Arc::new(counts);
         self.recent.push(Step::Totals(counts.clone()));
@@ -181,7 +188,8 @@ impl SourceView {
         let mut sets: Vec<_> = groups.flat_map(|group| group.sets().map(|set| (group.pane, set))).collect();
         sets.sort_by_key(|(_, (key, ..))| *key);
         let add = |key: &mut KeyView, (pane, (_, what, sketch))| key.distinct.add(pane, what, sketch);
-        visit_keys(&mut self.keys, sets.into_iter(), |(_, (key, ..))| *key, add);
+        self.sums.places.fit(&self.keys);
+        visit_keys(&self.sums.places, &mut self.keys, sets.into_iter(), |(_, (key, ..))| *key, add);
     }
 
     /// Counts the sequence numbers of due ticks, up to tick `target`.
