@@ -2,6 +2,7 @@
 //! into a window and taken away where it leaves it, so that a tick costs what happened in it and not what there is.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use larum_aggregate::histogram::{BUCKETS, Bucket};
 use larum_aggregate::run::Cell;
@@ -103,6 +104,19 @@ pub struct Looks {
     /// What single tenants counted is wanted too.
     pub tenants: bool,
 }
+
+/// A key with what a run holds of it.
+struct Found {
+    /// Its place.
+    at: usize,
+    /// By measure.
+    counts: [u64; MEASURES],
+    /// Where its cells are.
+    cells: Range<usize>,
+}
+
+/// So many keys are looked for at once.
+const FOUND_MAX: usize = 16;
 
 /// The sums of a source.
 #[derive(Clone, Debug, Default)]
@@ -254,12 +268,11 @@ impl SourceSums {
         let counts_of = &**COUNTS;
         self.places.fit(keys);
         let places = std::mem::take(&mut self.places);
-        let mut of_key: Vec<(Cell, u64)> = Vec::new();
         let mut cells = run.cells().peekable();
+        let (mut found, mut of_keys): (Vec<Found>, Vec<(Cell, u64)>) = (Vec::with_capacity(FOUND_MAX), Vec::new());
         while let Some((first, _)) = cells.peek() {
             let id = first.key();
-            let mut counts = [0_u64; MEASURES];
-            of_key.clear();
+            let (mut counts, from) = ([0_u64; MEASURES], of_keys.len());
             while let Some((cell, n)) = cells.next_if(|(cell, _)| cell.key() == id) {
                 let slot = cell.slot();
                 let mut bits = counts_of.get(usize::from(slot.code())).map_or(0, |counts| counts.of(slot.bucket()));
@@ -267,13 +280,23 @@ impl SourceSums {
                     counts[bits.trailing_zeros() as usize] += n;
                     bits &= bits - 1;
                 }
-                of_key.push((cell, n));
+                of_keys.push((cell, n));
             }
-            if let Some(at) = places.of(id, keys)
-                && let Some(key) = keys.get_mut(at)
-            {
-                show(self, at as u32, key, &counts, &of_key);
+            found.extend(places.of(id, keys).map(|at| Found { at, counts, cells: from..of_keys.len() }));
+            if found.len() < FOUND_MAX && cells.peek().is_some() {
+                continue;
             }
+            // Keys lie all over memory: all of them are asked for before the first is waited for.
+            let asked = found.iter().filter_map(|found| keys.get(found.at)?.sums.0.as_ref());
+            std::hint::black_box(
+                asked.fold(0, |sum, sums| sum ^ sums.get(0, 0) ^ sums.get(Measure::Token as usize, 0)),
+            );
+            for Found { at, counts, cells } in found.drain(..) {
+                if let Some(key) = keys.get_mut(at) {
+                    show(self, at as u32, key, &counts, &of_keys[cells]);
+                }
+            }
+            of_keys.clear();
         }
         self.places = places;
     }
