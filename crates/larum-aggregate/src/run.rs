@@ -306,12 +306,20 @@ pub fn merge<'r, W: Weight + 'r>(
         heads.extend(next(cells).map(|(cell, weight)| Head { cell, weight, run: run as u32 }));
     }
     let mut writer = RunWriter::default();
-    while let Some(mut head) = heads.peek_mut() {
+    // A single run, or the last that is left, has nobody to be compared with.
+    while heads.len() > 1
+        && let Some(mut head) = heads.peek_mut()
+    {
         writer.push(head.cell, head.weight);
         match cursors.get_mut(head.run as usize).and_then(&next) {
             Some((cell, weight)) => (head.cell, head.weight) = (cell, weight),
             None => drop(PeekMut::pop(head)),
         }
+    }
+    if let Some(Head { cell, weight, run }) = heads.pop() {
+        writer.push(cell, weight);
+        let rest = cursors.get_mut(run as usize).into_iter().flat_map(|cells| std::iter::from_fn(|| next(cells)));
+        rest.for_each(|(cell, weight)| writer.push(cell, weight));
     }
     // It is kept for long, so in memory of its size.
     let mut run = writer.finish();
