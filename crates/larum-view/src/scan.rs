@@ -21,22 +21,22 @@ pub struct Counted<'v> {
 }
 
 /// A run being read, with the cell that comes next.
-struct Cursor<'v, W> {
+pub(crate) struct Cursor<'v, W> {
     next: Option<(Cell, W)>,
     cells: Cells<'v, W>,
     /// Which windows it is part of, a bit for each.
-    windows: u32,
+    pub(crate) windows: u32,
 }
 
 impl<'v, W: Weight> Cursor<'v, W> {
-    fn new(run: &'v Run<W>, windows: u32) -> Self {
+    pub(crate) fn new(run: &'v Run<W>, windows: u32) -> Self {
         let mut cells = run.cells();
         Cursor { next: cells.next(), cells, windows }
     }
 
     /// The cells of `key`, passing over keys before it, which are gone or not wanted.
     #[inline]
-    fn of(&mut self, key: KeyId) -> impl Iterator<Item = (Slot, W)> {
+    pub(crate) fn of(&mut self, key: KeyId) -> impl Iterator<Item = (Slot, W)> {
         while self.next.as_ref().is_some_and(|next| next.0.key() < key) {
             self.next = self.cells.next();
         }

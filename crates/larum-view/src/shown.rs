@@ -3,15 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use larum_aggregate::run::Weight;
 use larum_aggregate::time::Window;
-use larum_aggregate::{KeyId, Run, Slot, SourceId};
+use larum_aggregate::{KeyId, Slot, SourceId};
 
 use crate::counts::{KeyCounts, Wanted};
 use crate::key::KeyView;
-use crate::recent::{Place, Step};
-use crate::scan::{Counted, Pass};
-use crate::slots::place_from;
+use crate::recent::{Place, Sign, Step};
+use crate::scan::{Counted, Cursor, Pass};
 use crate::sums::place_of;
 use crate::view::{SourceView, View};
 
@@ -58,72 +56,91 @@ impl Shown {
         }
         self.sources.retain(|id, _| view.source(*id).is_some());
         for source in view.sources() {
-            let shown = self.sources.remove(&source.def.id);
-            let shown = ShownSource::now(shown, source, windows, &wanted, view.next_ids().1);
-            let mut keys = shown.keys.iter();
-            for key in &source.keys {
-                // Both are sorted, and what is shown is there.
-                if keys.as_slice().first().is_some_and(|shown| shown.id == key.def.id)
-                    && let Some(ShownKey { counts, .. }) = keys.next()
-                {
-                    visit(&Counted { key, source, counts });
-                }
-            }
+            let before = self.sources.remove(&source.def.id);
+            let shown = ShownSource::visited(before, source, windows, &wanted, view.next_ids().1, &mut visit);
             self.sources.insert(source.def.id, shown);
         }
     }
 }
 
 impl ShownSource {
-    /// Catches up with a source.
-    fn now(
+    /// Catches up with a source, and shows each key right after: what it counted is read from memory once.
+    fn visited(
         before: Option<ShownSource>,
         source: &SourceView,
         windows: &[Window],
         wanted: &impl Fn(&KeyView) -> Wanted,
         next_key: u32,
+        visit: &mut impl FnMut(&Counted<'_>),
     ) -> ShownSource {
         let steps = before.as_ref().and_then(|before| source.recent.since(&before.place));
         let known = before.as_ref().filter(|_| steps.is_some()).map(|before| before.next_key);
-        let steps: Vec<&Step> = steps.into_iter().flatten().collect();
+        let mut steps = Steps::of(steps.into_iter().flatten(), windows);
         let before = before.filter(|_| known.is_some()).map_or_else(Vec::new, |before| before.keys);
         let mut keys = chosen(before, source, windows.len(), wanted, known.unwrap_or(0));
-        // The bit of each window among all there are.
-        let bits: Vec<u32> = windows.iter().map(|window| place_of(*window).map_or(0, |at| 1 << at)).collect();
-        for step in steps {
-            match step {
-                Step::Totals(run) => {
-                    let add = |key: &mut ShownKey, cells: &[(Slot, u64)]| {
-                        key.counts.add_totals(cells.iter().copied(), key.wanted == Wanted::All);
-                    };
-                    visit_run(&mut keys, run, add);
-                }
-                Step::SumsNs(run) => visit_run(&mut keys, run, |key, cells| {
-                    if key.wanted == Wanted::All {
-                        key.counts.add_sums(cells.iter().copied());
-                    }
-                }),
-                Step::Windows(mask, sign, run) if bits.iter().any(|bit| mask & bit != 0) => {
-                    visit_run(&mut keys, run, |key, cells| {
-                        for (at, bit) in bits.iter().enumerate().filter(|(_, bit)| mask & **bit != 0) {
-                            debug_assert!(*bit != 0);
-                            if key.wanted >= Wanted::Windows {
-                                key.counts.add_window(at, windows[at], cells.iter().copied(), *sign);
-                            }
-                        }
-                    });
-                }
-                Step::Windows(..) => {}
+        let (mut pass, mut views) = (None, source.keys.iter());
+        for shown in &mut keys {
+            let ShownKey { id, wanted, counts, is_new } = shown;
+            if std::mem::take(is_new) {
+                pass.get_or_insert_with(|| Pass::new(source, windows)).read(*id, *wanted, counts);
+            } else {
+                steps.take(*id, *wanted, counts);
             }
-        }
-        if keys.iter().any(|key| key.is_new) {
-            let mut pass = Pass::new(source, windows);
-            for key in keys.iter_mut().filter(|key| key.is_new) {
-                pass.read(key.id, key.wanted, &mut key.counts);
-                key.is_new = false;
+            // Both are sorted, and what is shown is there.
+            if let Some(key) = views.find(|key| key.def.id == *id) {
+                visit(&Counted { key, source, counts });
             }
         }
         ShownSource { place: source.recent.here(), keys, next_key }
+    }
+}
+
+/// What happened since, to be taken key by key.
+struct Steps<'v> {
+    totals: Vec<Cursor<'v, u64>>,
+    sums_ns: Vec<Cursor<'v, u128>>,
+    /// Each with the windows of those asked for, a bit for each.
+    windows: Vec<(Cursor<'v, u64>, Sign)>,
+    asked: &'v [Window],
+    /// Cells of a key.
+    cells: Vec<(Slot, u64)>,
+}
+
+impl<'v> Steps<'v> {
+    fn of(steps: impl Iterator<Item = &'v Step>, asked: &'v [Window]) -> Self {
+        let mut of = Steps { totals: Vec::new(), sums_ns: Vec::new(), windows: Vec::new(), asked, cells: Vec::new() };
+        for step in steps {
+            match step {
+                Step::Totals(run) => of.totals.push(Cursor::new(run, 0)),
+                Step::SumsNs(run) => of.sums_ns.push(Cursor::new(run, 0)),
+                Step::Windows(mask, sign, run) => {
+                    let is_in_it = |window: &Window| place_of(*window).is_some_and(|at| mask >> at & 1 != 0);
+                    let bits = asked.iter().enumerate().filter(|(_, window)| is_in_it(window));
+                    let windows = bits.fold(0, |bits, (at, _)| bits | 1 << at);
+                    if windows != 0 {
+                        of.windows.push((Cursor::new(run, windows), *sign));
+                    }
+                }
+            }
+        }
+        of
+    }
+
+    /// Adds up what a key, which comes after the one before, counted since.
+    fn take(&mut self, key: KeyId, wanted: Wanted, counts: &mut KeyCounts) {
+        let with_latencies = wanted == Wanted::All;
+        self.totals.iter_mut().for_each(|cursor| counts.add_totals(cursor.of(key), with_latencies));
+        if with_latencies {
+            self.sums_ns.iter_mut().for_each(|cursor| counts.add_sums(cursor.of(key)));
+        }
+        for (cursor, sign) in self.windows.iter_mut().filter(|_| wanted >= Wanted::Windows) {
+            self.cells.clear();
+            self.cells.extend(cursor.of(key));
+            let is_in_it = |at: &usize| cursor.windows >> at & 1 != 0;
+            for (at, window) in self.asked.iter().enumerate().filter(|(at, _)| is_in_it(at)) {
+                counts.add_window(at, *window, self.cells.iter().copied(), *sign);
+            }
+        }
     }
 }
 
@@ -156,27 +173,4 @@ fn chosen(
         });
     }
     keys
-}
-
-/// Shows the cells of a run, key by key, for keys that are known.
-fn visit_run<W: Weight>(keys: &mut [ShownKey], run: &Run<W>, mut visit: impl FnMut(&mut ShownKey, &[(Slot, W)])) {
-    let (mut at, mut of_key) = (0, Vec::new());
-    let mut cells = run.cells();
-    let mut next = cells.next();
-    while let Some((first, _)) = &next {
-        let id = first.key();
-        at = place_from(keys, at, |key| key.id < id);
-        let Some(key) = keys.get_mut(at) else { return };
-        of_key.clear();
-        let is_known = key.id == id && !key.is_new;
-        while let Some((cell, weight)) = next.take_if(|(cell, _)| cell.key() == id) {
-            if is_known {
-                of_key.push((cell.slot(), weight));
-            }
-            next = cells.next();
-        }
-        if is_known {
-            visit(key, &of_key);
-        }
-    }
 }
