@@ -149,7 +149,7 @@ impl Campaign {
     }
 }
 
-/// A record that waits in an audit queue that stands.
+/// A record that waits in an audit queue that stands, or that was left out.
 #[derive(Debug)]
 struct Held {
     queued: Queued,
@@ -157,7 +157,7 @@ struct Held {
     region: usize,
 }
 
-/// What an audit queue held back while it stood.
+/// What an audit queue held back.
 #[derive(Debug)]
 pub struct Backlog {
     held: VecDeque<Held>,

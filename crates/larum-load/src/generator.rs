@@ -42,11 +42,13 @@ pub struct Generator {
     /// Malformed records so far; they take the flaws in turn.
     flaws: usize,
     stage: Stage,
-    /// What an audit queue held back.
+    /// What an audit queue held back while it stood, and what it left out.
     backlog: Backlog,
+    left_out: Backlog,
     /// Everyday records.
     dice: Dice,
-    /// What goes wrong alone, so that it leaves everyday records as they are otherwise.
+    /// What goes wrong alone, so that it leaves everyday records as they are otherwise; but what an audit queue holds back is
+    /// written later, with dice of its own time.
     fault_dice: Dice,
     scribe: Scribe,
     tally: Tally,
@@ -67,6 +69,7 @@ impl Generator {
             flaws: 0,
             stage: Stage::new(&profile),
             backlog: Backlog::new(&profile, mix::share(Activity::Deliver)),
+            left_out: Backlog::new(&profile, mix::share(Activity::Deliver)),
             dice: Dice::new(profile.seed),
             fault_dice: Dice::new(!profile.seed),
             scribe: Scribe::new(profile.seed, profile.tenants),
@@ -78,9 +81,10 @@ impl Generator {
     pub fn next_record(&mut self) -> Generated<'_> {
         let (due_ns, tenant) = loop {
             let everyday_ns = self.pace.due_ns();
-            let told = match self.stage.campaign_before(everyday_ns.min(self.backlog.due_ns())) {
+            let held_ns = self.backlog.due_ns().min(self.left_out.due_ns());
+            let told = match self.stage.campaign_before(everyday_ns.min(held_ns)) {
                 Some(campaign) => Some(self.extra(campaign)),
-                None if self.backlog.due_ns() < everyday_ns => self.held_back(),
+                None if held_ns < everyday_ns => self.held_back(),
                 None => self.everyday(),
             };
             if let Some(told) = told {
@@ -141,7 +145,7 @@ impl Generator {
             if let Some(until_ns) = self.stage.faults.gaps_until_ns
                 && self.fault_dice.hit(LEFT_OUT)
             {
-                self.backlog.hold(queued, place, until_ns);
+                self.left_out.hold(queued, place, until_ns);
                 return false;
             }
             self.delivered(queued, place, timing);
@@ -165,7 +169,9 @@ impl Generator {
 
     /// Writes the next record that the audit queue held back.
     fn held_back(&mut self) -> Option<(i64, usize)> {
-        let (queued, place) = self.backlog.take()?;
+        let is_of_stall = self.backlog.due_ns() <= self.left_out.due_ns();
+        let held = if is_of_stall { &mut self.backlog } else { &mut self.left_out };
+        let (queued, place) = held.take()?;
         self.stage.turn(place.time_ns);
         self.delivered(queued, place, Timing::OnTime);
         Some((place.time_ns, place.tenant))

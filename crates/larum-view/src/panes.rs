@@ -100,7 +100,10 @@ impl Panes {
     /// The runs of the window that ends with the pane of second `end_s`.
     pub fn window(&self, window: Window, end_s: u32) -> impl Iterator<Item = &Arc<Run<u64>>> {
         let start_s = window.start_s(end_s);
-        let up_to = |width_s: u32| start_s.div_ceil(width_s)..=(end_s / width_s).max(start_s.div_ceil(width_s));
+        let up_to = |width_s: u32| {
+            let first = start_s.div_ceil(width_s);
+            first..(end_s / width_s + 1).max(first)
+        };
         let tens = self.tens.range(up_to(600));
         let minutes = self.minutes.range(up_to(60));
         let fine = self.fine.range(up_to(PANE_S));

@@ -9,6 +9,10 @@ use larum_aggregate::Run;
 
 /// Most bytes of runs that wait for being read. Beyond it they are let go, and reading begins anew.
 pub const WAITING_MAX_BYTES: usize = 32 << 20;
+/// Bytes of a step besides those of its run.
+const STEP_BYTES: usize = 96;
+/// Most steps that wait: to take more of them key by key costs more than to read everything.
+const STEPS_MAX: usize = 2048;
 /// Nobody has read yet, or not for long.
 const NOBODY: u64 = u64::MAX;
 
@@ -32,9 +36,19 @@ pub(crate) enum Step {
 
 impl Step {
     fn size_bytes(&self) -> usize {
-        match self {
+        let of_run = match self {
             Step::Totals(run) | Step::Windows(_, _, run) => run.size_bytes(),
             Step::SumsNs(run) => run.size_bytes(),
+        };
+        of_run + STEP_BYTES
+    }
+
+    /// Nothing, or nothing that any window holds.
+    fn is_empty(&self) -> bool {
+        match self {
+            Step::Windows(0, ..) => true,
+            Step::Totals(run) | Step::Windows(_, _, run) => run.is_empty(),
+            Step::SumsNs(run) => run.is_empty(),
         }
     }
 }
@@ -89,6 +103,9 @@ impl Recent {
 
     /// Notes a step, if somebody reads.
     pub(crate) fn push(&mut self, step: Step) {
+        if step.is_empty() {
+            return;
+        }
         let read = *self.read.get_mut();
         while self.first < read
             && let Some(step) = self.steps.pop_front()
@@ -102,7 +119,7 @@ impl Recent {
         }
         self.size_bytes += step.size_bytes();
         self.steps.push_back(step);
-        if self.size_bytes > WAITING_MAX_BYTES {
+        if self.size_bytes > WAITING_MAX_BYTES || self.steps.len() > STEPS_MAX {
             self.lose();
         }
     }
@@ -125,5 +142,56 @@ impl Recent {
     pub(crate) fn here(&self) -> Place {
         self.read.store(self.end(), Ordering::Relaxed);
         Place { identity: self.identity.clone(), number: self.end() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use larum_aggregate::{Cell, KeyId, Slot};
+
+    fn step(cells: u32) -> Step {
+        Step::Totals(Arc::new((0..cells).map(|at| (Cell::new(KeyId(at), Slot(1)), 1)).collect()))
+    }
+
+    fn since(recent: &Recent, place: &Place) -> Option<usize> {
+        recent.since(place).map(Iterator::count)
+    }
+
+    #[test]
+    fn nothing_waits_that_nobody_reads_or_that_says_nothing() {
+        let mut recent = Recent::default();
+        recent.push(step(3));
+        assert_eq!((recent.steps.len(), recent.size_bytes), (0, 0));
+        let place = recent.here();
+        for step in
+            [step(0), Step::Windows(0, Sign::Plus, Arc::new([(Cell::new(KeyId(1), Slot(1)), 1)].into_iter().collect()))]
+        {
+            recent.push(step);
+        }
+        assert_eq!(since(&recent, &place), Some(0));
+        recent.push(step(3));
+        recent.push(step(2));
+        assert_eq!(since(&recent, &place), Some(2));
+        let later = recent.here();
+        recent.push(step(1));
+        assert_eq!((since(&recent, &place), since(&recent, &later)), (None, Some(1)), "what was read goes");
+        assert_eq!(since(&recent.clone(), &later), None, "a copy is another state");
+    }
+
+    #[test]
+    fn too_much_is_let_go_and_read_anew() {
+        let (mut recent, mut place) = (Recent::default(), None);
+        for round in 0..3 {
+            place = Some(recent.here()).or(place);
+            let place = place.as_ref().unwrap();
+            for _ in 0..STEPS_MAX {
+                recent.push(step(1));
+            }
+            assert_eq!(since(&recent, place), Some(STEPS_MAX), "round {round}");
+            recent.push(step(1));
+            assert_eq!(since(&recent, place), None);
+            assert_eq!((recent.steps.len(), recent.size_bytes), (0, 0));
+        }
     }
 }

@@ -103,6 +103,9 @@ impl<'v> Pass<'v> {
         for cursor in self.panes.iter_mut().filter(|_| wanted >= Wanted::Windows) {
             cells.clear();
             cells.extend(cursor.of(key));
+            if cells.is_empty() {
+                continue;
+            }
             for (at, window) in self.windows.iter().enumerate().filter(|(at, _)| cursor.windows >> at & 1 != 0) {
                 counts.add_window(at, *window, cells.iter().copied(), Sign::Plus);
             }
@@ -112,7 +115,8 @@ impl<'v> Pass<'v> {
 
 /// A cursor for each run that any of the windows holds.
 fn pane_cursors<'v>(source: &'v SourceView, asked: &[Window]) -> Vec<Cursor<'v, u64>> {
-    let Some(end_s) = source.window_end_s() else { return Vec::new() };
+    // Where sums and steps stand: a source that was defined anew has no tick of its new delay yet.
+    let Some(end_s) = source.sums.end_s().or(source.window_end_s()) else { return Vec::new() };
     let mut runs: Vec<(*const Run<u64>, &'v Run<u64>, u32)> = Vec::new();
     for (at, window) in asked.iter().enumerate().take(32) {
         for run in source.panes.window(*window, end_s) {

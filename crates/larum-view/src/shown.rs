@@ -136,6 +136,9 @@ impl<'v> Steps<'v> {
         for (cursor, sign) in self.windows.iter_mut().filter(|_| wanted >= Wanted::Windows) {
             self.cells.clear();
             self.cells.extend(cursor.of(key));
+            if self.cells.is_empty() {
+                continue;
+            }
             let is_in_it = |at: &usize| cursor.windows >> at & 1 != 0;
             for (at, window) in self.asked.iter().enumerate().filter(|(at, _)| is_in_it(at)) {
                 counts.add_window(at, *window, self.cells.iter().copied(), *sign);

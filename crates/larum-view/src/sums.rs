@@ -149,6 +149,11 @@ impl Eq for SourceSums {}
 const EVERY_WINDOW: u32 = (1 << SPANS) - 1;
 
 impl SourceSums {
+    /// The second whose pane ends all windows.
+    pub(crate) fn end_s(&self) -> Option<u32> {
+        self.end_s
+    }
+
     /// The windows that hold a pane, a bit for each.
     fn windows_of(&self, pane_s: u32) -> u32 {
         let Some(end_s) = self.end_s.filter(|end_s| pane_s <= *end_s) else { return 0 };

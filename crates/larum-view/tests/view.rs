@@ -144,21 +144,26 @@ fn a_topic_that_is_not_read_any_more_is_not_waited_for() {
     assert!(view.is_catching_up(view.source(SOURCE).unwrap(), T * SECOND_NS), "read again, it is waited for");
 }
 
-/// What rules look at is kept from tick to tick; it stays what the panes hold when a source's delay is raised or lowered, and
-/// when the clock jumps.
 /// What scrapes keep from one to the next is what a pass over everything finds, however much is wanted of each key.
 fn shown_equals_what_is_read_anew(shown: &mut Shown, view: &View, rng: &mut fastrand::Rng, at: &str) {
-    let windows = [WINDOWS[1], WINDOWS[3], WINDOWS[4]];
+    let all = [WINDOWS[1], WINDOWS[3], WINDOWS[4]];
+    let windows = if rng.u8(..15) == 0 { &all[..0] } else { &all[..] };
     let levels = [Wanted::Nothing, Wanted::Counters, Wanted::Windows, Wanted::All];
     // Levels change now and then.
-    let wanted: Vec<Wanted> = (0..3).map(|_| levels[if rng.u8(..9) == 0 { rng.usize(..4) } else { 3 }]).collect();
+    let wanted: Vec<Wanted> =
+        (0..KEYS_MAX).map(|_| levels[if rng.u8(..9) == 0 { rng.usize(..4) } else { 3 }]).collect();
     let wanted = |key: &KeyView| wanted[key.def.id.0 as usize];
     let (mut kept, mut fresh) = (Vec::new(), Vec::new());
-    shown.visit(view, &windows, wanted, |counted| kept.push((counted.key.def.id, counted.counts.clone())));
-    view.scan_some(&windows, wanted, |counted| fresh.push((counted.key.def.id, counted.counts.clone())));
+    shown.visit(view, windows, wanted, |counted| kept.push((counted.key.def.id, counted.counts.clone())));
+    view.scan_some(windows, wanted, |counted| fresh.push((counted.key.def.id, counted.counts.clone())));
     assert_eq!(kept, fresh, "{at}");
 }
 
+/// Keys of the test below.
+const KEYS_MAX: u32 = 12;
+
+/// What rules look at is kept from tick to tick, and what scrapes show from one to the next; both stay what the panes hold
+/// when a source's delay is raised or lowered, when the clock jumps, when keys come and go and events come late.
 #[test]
 fn sums_follow_the_panes_when_the_delay_changes() {
     use larum_aggregate::{Entry, KeyDef, KeyId, NameDef, NameId, NameKind, seal};
@@ -173,17 +178,21 @@ fn sums_follow_the_panes_when_the_delay_changes() {
             region: NameId(90),
             component: NameId::NONE,
         };
-        let names = (1..4).map(|id| name(id, NameKind::Tenant)).chain([name(90, NameKind::Region)]).collect();
+        let names = (1..=KEYS_MAX).map(|id| name(id, NameKind::Tenant)).chain([name(90, NameKind::Region)]).collect();
         view.apply(Delta { names, keys: (0..3).map(key).collect(), ..Delta::default() });
-        let (mut tick, mut shown) = (T as u32, Shown::default());
+        let (mut tick, mut shown, mut rare) = (T as u32, Shown::default(), Shown::default());
+        let mut live: Vec<u32> = (0..3).collect();
+        let mut next = 3;
         for round in 0..200 {
+            let at = format!("seed {seed} round {round}");
             tick += [1, 1, 9, 70, 4_000][rng.usize(..5)];
             let mut entries: Vec<Entry> = (0..rng.usize(..9))
                 .map(|_| {
-                    let pane = (tick - rng.u32(..400)) / 10;
+                    let reach_s = [400, 400, 30_000][rng.usize(..3)];
+                    let pane = (tick - rng.u32(..reach_s)) / 10;
+                    let id = KeyId(live[rng.usize(..live.len())]);
                     // Logins, tokens of two ops, some of them not measured.
-                    let entry =
-                        Entry::new(tick, Some(pane), true, KeyId(rng.u32(..3)), [3, 7, 60, 61, 90][rng.usize(..5)], 1);
+                    let entry = Entry::new(tick, Some(pane), true, id, [3, 7, 60, 61, 90][rng.usize(..5)], 1);
                     if rng.u8(..5) == 0 { entry } else { entry.measured(rng.u64(..4) * 50_000_000, 5) }
                 })
                 .collect();
@@ -192,15 +201,36 @@ fn sums_follow_the_panes_when_the_delay_changes() {
                 sources: vec![clock(i64::from(tick) + 1, vec![])],
                 ..Delta::default()
             };
+            if next < KEYS_MAX && rng.u8(..12) == 0 {
+                delta.keys = vec![key(next)];
+                live.push(next);
+                next += 1;
+            }
+            if live.len() > 3 && rng.u8(..30) == 0 {
+                // Of those that this Delta does not count.
+                let gone = KeyId(live.remove(rng.usize(..live.len())));
+                view.apply(Delta { retired_keys: vec![gone], ..Delta::default() });
+                delta.groups.clear();
+            }
             if round % 40 == 39 {
-                let delay_s = [0, 95, 600][rng.usize(..3)];
+                let delay_s = [0, 95, 600, 7_200][rng.usize(..4)];
                 let topics = vec!["t".into()];
                 let grace = Graces::default();
                 delta.new_sources = vec![SourceDef { id: SOURCE, name: "s".into(), delay_s, topics, grace }];
+                if rng.bool() {
+                    // Defined anew, and looked at before there is a tick.
+                    let new_sources = std::mem::take(&mut delta.new_sources);
+                    view.apply(Delta { new_sources, ..Delta::default() });
+                    shown = if rng.bool() { Shown::default() } else { shown };
+                    shown_equals_what_is_read_anew(&mut shown, &view, &mut rng, &at);
+                }
             }
             view.apply(delta);
             if rng.u8(..3) > 0 {
-                shown_equals_what_is_read_anew(&mut shown, &view, &mut rng, &format!("seed {seed} round {round}"));
+                shown_equals_what_is_read_anew(&mut shown, &view, &mut rng, &at);
+            }
+            if rng.u8(..25) == 0 {
+                shown_equals_what_is_read_anew(&mut rare, &view, &mut rng, &at);
             }
             for (key, kept, fresh) in view.told_twice(SOURCE) {
                 assert_eq!(
