@@ -164,6 +164,11 @@ impl Buffer {
         self.len += len;
     }
 
+    /// Takes the last byte back.
+    pub(crate) fn step_back(&mut self) {
+        self.len = self.len.saturating_sub(1);
+    }
+
     /// Writes a block.
     #[inline]
     pub(crate) fn put_block(&mut self, block: &Block) {

@@ -4,10 +4,8 @@
 //! Written by hand, because samples come as borrowed labels and go out as bytes: a message tree in between would cost more
 //! than the samples. A test reads everything back through the message types.
 
-use std::sync::LazyLock;
-
 use larum_aggregate::Exemplar;
-use larum_aggregate::histogram::{Bucket, CLASSIC_POWERS, ZERO_BUCKET, classic};
+use larum_aggregate::histogram::{Bucket, CLASSIC_BOUNDS, ZERO_BUCKET, classic};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
@@ -18,10 +16,6 @@ use crate::wire::{field_bytes, field_double, field_head, field_varint, varint, v
 const SCHEMA: i64 = 3;
 /// A bucket's number minus this is its index among native buckets, whose index 0 ends at one second.
 const NATIVE_OFFSET: i64 = 240;
-
-/// The bounds of classic buckets, seconds.
-static CLASSIC_BOUNDS: LazyLock<Vec<f64>> =
-    LazyLock::new(|| CLASSIC_POWERS.map(|power| f64::exp2(f64::from(power))).collect());
 
 /// Writes samples, a buffer for each family. It can be used again and again, which saves fresh memory for every scrape.
 #[derive(Debug, Default)]
@@ -146,29 +140,26 @@ impl ProtoWriter {
         field_varint(&mut self.value, 7, zeros);
         let positive = || buckets.iter().filter(|b| b.0 != ZERO_BUCKET && b.1 > 0);
         // Runs of neighbouring buckets, each by its distance from the one before.
-        let (mut next, mut first, mut has_spans) = (0, 0, false);
+        let (mut next, mut first, mut length) = (0, 0, 0);
         let span = |value: &mut Vec<u8>, offset: i64, length: u64| {
             field_head(value, 12, 2 + varint_len(zigzag(offset)) + varint_len(length));
             field_varint(value, 1, zigzag(offset));
             field_varint(value, 2, length);
         };
-        let mut length = 0;
         for (bucket, _) in positive() {
             let index = i64::from(*bucket) - NATIVE_OFFSET;
-            if index != next || length == 0 {
-                if length > 0 {
-                    span(&mut self.value, first, length);
-                    has_spans = true;
-                }
-                (first, length) = (index - next, 0);
+            if index != next && length > 0 {
+                span(&mut self.value, first, length);
+                length = 0;
+            }
+            if length == 0 {
+                first = index - next;
             }
             length += 1;
             next = index + 1;
         }
-        // Without a span it would not be known as a native histogram.
-        if length > 0 || !has_spans {
-            span(&mut self.value, first, length);
-        }
+        // An empty one if there is nothing: without a span it would not be known as a native histogram.
+        span(&mut self.value, first, length);
         self.inner.clear();
         let mut before = 0;
         for (_, count) in positive() {
@@ -230,11 +221,11 @@ impl Sink for ProtoWriter {
         self.value.clear();
         field_varint(&mut self.value, 1, count);
         field_double(&mut self.value, 2, histogram.sum_ns as f64 / 1e9);
-        for (at, ((_, below), bound)) in classic(histogram.buckets).zip(&*CLASSIC_BOUNDS).enumerate() {
+        for (at, (below, bound)) in classic(histogram.buckets).zip(&*CLASSIC_BOUNDS).enumerate() {
             self.bucket(*bound, below, histogram.exemplar_of(at));
         }
         // What only infinity counts: its bucket is written where there is something to tell of it.
-        let beyond = histogram.exemplar_of(CLASSIC_POWERS.count());
+        let beyond = histogram.exemplar_of(CLASSIC_BOUNDS.len());
         if beyond.is_some() {
             self.bucket(f64::INFINITY, count, beyond);
         }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::LazyLock;
 
 use larum_aggregate::Exemplar;
-use larum_aggregate::histogram::{CLASSIC_POWERS, classic};
+use larum_aggregate::histogram::{self, classic};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
@@ -13,9 +13,9 @@ use crate::page::{Block, Blocks, Buffer, Page, Spare};
 /// The bounds of classic buckets with what follows them, which are written again and again: as text format 0.0.4 has them,
 /// and in the canonical form of OpenMetrics. The last is infinity.
 static CLASSIC_BOUNDS: LazyLock<Vec<[Block; 2]>> = LazyLock::new(|| {
-    let bound = |power| f64::exp2(f64::from(power));
     let block = |text: String| Block::of(format!("{text}\"}} ").as_bytes());
-    let finite = CLASSIC_POWERS.map(|power| [block(bound(power).to_string()), block(format!("{:?}", bound(power)))]);
+    let finite = histogram::CLASSIC_BOUNDS.iter();
+    let finite = finite.map(|bound| [block(bound.to_string()), block(format!("{bound:?}"))]);
     finite.chain([[block("+Inf".to_string()), block("+Inf".to_string())]]).collect()
 });
 
@@ -29,8 +29,11 @@ pub enum Flavour {
     OpenMetrics,
 }
 
-/// Suffixes of a histogram's samples that have no bound.
-const SUFFIXES: [&str; 2] = ["_sum", "_count"];
+/// Suffixes of a histogram's samples.
+const SUFFIXES: [&str; 3] = ["_sum", "_count", "_bucket"];
+const SUM: usize = 0;
+const COUNT: usize = 1;
+const BUCKET: usize = 2;
 
 /// Writes samples, a buffer for each family. It can be used again and again, which saves fresh memory for every scrape.
 #[derive(Debug, Default)]
@@ -62,8 +65,8 @@ struct FamilyText {
     text: Buffer,
     /// How long it is without samples.
     header_len: usize,
-    /// What samples begin with: the name and a brace; for histograms those of sum and count.
-    starts: [Blocks; 2],
+    /// What samples begin with: the name, for histograms with each of the [`SUFFIXES`], and a brace.
+    starts: [Blocks; 3],
 }
 
 impl TextWriter {
@@ -108,60 +111,21 @@ impl TextWriter {
         }
     }
 
-    fn line(
-        &mut self,
-        family: Family,
-        suffix: &str,
-        labels: &[Label<'_>],
-        le: Option<&str>,
-        value: impl FnOnce(&mut Buffer),
-    ) {
-        let Some(FamilyText { signal, text, .. }) = self.families.get_mut(family.0) else { return };
-        let start = &mut self.start;
-        start.clear();
-        start.extend_from_slice(signal.name.as_bytes());
-        start.extend_from_slice(suffix.as_bytes());
-        if !self.scope.0.is_empty() || !labels.is_empty() || le.is_some() {
-            start.push(b'{');
-            start.extend_from_slice(&self.scope.0);
-            write_labels(start, labels);
-            le.into_iter().for_each(|le| write_labels(start, &[("le", le)]));
-            // The last label's comma.
-            start.pop();
-            start.push(b'}');
-        }
-        start.push(b' ');
-        text.put(start);
-        value(text);
-        text.put(b"\n");
-    }
-
     /// What a sample begins with: one of the family's beginnings and its labels.
     #[inline]
     fn start(&mut self, family: Family, which: usize, labels: LabelSet) -> Option<&mut Buffer> {
-        let FamilyText { signal, text, starts, .. } = self.families.get_mut(family.0)?;
+        let FamilyText { text, starts, .. } = self.families.get_mut(family.0)?;
         let labels = self.labels.get(labels.0)?;
-        if self.scope.0.is_empty() && labels.text.is_empty() {
-            text.put(signal.name.as_bytes());
-            if signal.kind == SignalType::Histogram {
-                text.put(SUFFIXES[which].as_bytes());
-            }
-            text.put(b" ");
-        } else if labels.text.is_empty() {
-            text.put_blocks(&starts[which]);
-            text.put(self.scope.0.strip_suffix(b",").unwrap_or_default());
-            text.put(b"} ");
+        text.put_blocks(&starts[which]);
+        text.put_blocks(&self.scope.1);
+        if labels.text.is_empty() {
+            // In place of the scope's last comma, or of the brace before no labels at all.
+            text.step_back();
+            text.put(if self.scope.0.is_empty() { b" " } else { b"} " });
         } else {
-            text.put_blocks(&starts[which]);
-            text.put_blocks(&self.scope.1);
             text.put_blocks(&labels.closed);
         }
         Some(text)
-    }
-
-    /// A bound as this flavour writes it.
-    fn bound<'t>(&self, texts: &'t [String; 2]) -> &'t str {
-        &texts[usize::from(self.flavour == Flavour::OpenMetrics)]
     }
 }
 
@@ -293,7 +257,7 @@ impl Sink for TextWriter {
         }
         start_blocks.set(start);
         let total: u64 = histogram.buckets.iter().map(|bucket| bucket.1).sum();
-        let counts = classic(histogram.buckets).map(|(_, below)| below).chain([total]);
+        let counts = classic(histogram.buckets).chain([total]);
         // Many buckets hold nothing more than the one before.
         let mut written = (0, Block::line_end(0));
         for (at, (bounds, count)) in CLASSIC_BOUNDS.iter().zip(counts).enumerate() {
@@ -311,23 +275,33 @@ impl Sink for TextWriter {
                 }
             }
         }
-        if let Some(out) = self.start(family, 0, labels) {
+        if let Some(out) = self.start(family, SUM, labels) {
             seconds(histogram.sum_ns)(out);
             out.put(b"\n");
         }
-        if let Some(out) = self.start(family, 1, labels) {
+        if let Some(out) = self.start(family, COUNT, labels) {
             out.put_block(&Block::line_end(total));
         }
     }
 
     fn classic(&mut self, family: Family, labels: &[Label<'_>], histogram: ClassicRead<'_>) {
-        for (bound, below) in histogram.buckets {
-            let texts = [bound.to_string(), format!("{bound:?}")];
-            self.line(family, "_bucket", labels, Some(self.bound(&texts)), int(*below));
+        let is_open = self.flavour == Flavour::OpenMetrics;
+        let bound = |bound: &f64| if is_open { format!("{bound:?}") } else { bound.to_string() };
+        let finite = histogram.buckets.iter().map(|(upper, below)| (bound(upper), *below));
+        for (le, below) in finite.chain([("+Inf".to_string(), histogram.count)]) {
+            let labels = self.labels(&[labels, &[("le", &le)]].concat());
+            if let Some(out) = self.start(family, BUCKET, labels) {
+                out.put_block(&Block::line_end(below));
+            }
         }
-        self.line(family, "_bucket", labels, Some("+Inf"), int(histogram.count));
-        self.line(family, "_sum", labels, None, float(histogram.sum));
-        self.line(family, "_count", labels, None, int(histogram.count));
+        let labels = self.labels(labels);
+        if let Some(out) = self.start(family, SUM, labels) {
+            float(histogram.sum)(out);
+            out.put(b"\n");
+        }
+        if let Some(out) = self.start(family, COUNT, labels) {
+            out.put_block(&Block::line_end(histogram.count));
+        }
     }
 }
 

@@ -84,7 +84,7 @@ impl KeyCounts {
         for (slot, n) in cells {
             let code = Code(slot.code());
             if self.codes.get(code_at).is_none_or(|of| of.code != code) {
-                code_at = place_of(&mut self.codes, code_at, |of| of.code, code, || new(code));
+                code_at = place_in(&mut self.codes, code_at, |of| of.code, code, || new(code));
                 bucket_at = usize::MAX;
             }
             let of_code = &mut self.codes[code_at];
@@ -97,7 +97,7 @@ impl KeyCounts {
             let Some(id) = histograms.get(usize::from(code.0)).copied().flatten() else { continue };
             if bucket_at == usize::MAX {
                 histogram_at =
-                    place_of(&mut self.histograms, histogram_at, |of| of.0, id, || (id, HistogramTotals::default()));
+                    place_in(&mut self.histograms, histogram_at, |of| of.0, id, || (id, HistogramTotals::default()));
                 bucket_at = 0;
             }
             bucket_at = add_bucket(&mut self.histograms[histogram_at].1.buckets, bucket_at, bucket, n);
@@ -108,7 +108,7 @@ impl KeyCounts {
     pub(crate) fn add_sums(&mut self, cells: impl Iterator<Item = (Slot, u128)>) {
         for (slot, ns) in cells {
             let Some(id) = HISTOGRAMS.get(usize::from(slot.code())).copied().flatten() else { continue };
-            let at = place_of(&mut self.histograms, 0, |of| of.0, id, || (id, HistogramTotals::default()));
+            let at = place_in(&mut self.histograms, 0, |of| of.0, id, || (id, HistogramTotals::default()));
             self.histograms[at].1.sum_ns += ns;
         }
     }
@@ -127,7 +127,7 @@ impl KeyCounts {
         for (slot, n) in cells {
             let code = Code(slot.code());
             if codes.get(code_at).is_none_or(|of| of.0 != code) {
-                code_at = place_of(codes, code_at, |of| of.0, code, || (code, 0));
+                code_at = place_in(codes, code_at, |of| of.0, code, || (code, 0));
                 bucket_at = usize::MAX;
             }
             let count = &mut codes[code_at].1;
@@ -141,7 +141,7 @@ impl KeyCounts {
             let Some(bucket) = slot.bucket().filter(|_| has_histograms) else { continue };
             let Some(id) = tokens.get(usize::from(code.0)).copied().flatten() else { continue };
             if bucket_at == usize::MAX {
-                histogram_at = place_of(histograms, histogram_at, |of| of.0, id, || (id, Vec::new()));
+                histogram_at = place_in(histograms, histogram_at, |of| of.0, id, || (id, Vec::new()));
                 bucket_at = 0;
             }
             let buckets = &mut histograms[histogram_at].1;
@@ -210,7 +210,7 @@ impl HistogramTotals {
 
 /// The place of a key in a short sorted list, looked for from `from` on if it may be there; it is put in if it is not.
 #[inline]
-fn place_of<T, K: Ord>(
+fn place_in<T, K: Ord>(
     list: &mut Vec<T>,
     from: usize,
     key: impl Fn(&T) -> K,

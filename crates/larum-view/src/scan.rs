@@ -7,7 +7,8 @@ use larum_aggregate::{Cell, KeyId, Run, Slot};
 
 use crate::counts::{KeyCounts, Wanted};
 use crate::key::KeyView;
-use crate::recent::Sign;
+use crate::recent::{Sign, Step};
+use crate::sums::place_of;
 use crate::view::{SourceView, View};
 
 /// A key and what it counted.
@@ -21,22 +22,22 @@ pub struct Counted<'v> {
 }
 
 /// A run being read, with the cell that comes next.
-pub(crate) struct Cursor<'v, W> {
+struct Cursor<'v, W> {
     next: Option<(Cell, W)>,
     cells: Cells<'v, W>,
     /// Which windows it is part of, a bit for each.
-    pub(crate) windows: u32,
+    windows: u32,
 }
 
 impl<'v, W: Weight> Cursor<'v, W> {
-    pub(crate) fn new(run: &'v Run<W>, windows: u32) -> Self {
+    fn new(run: &'v Run<W>, windows: u32) -> Self {
         let mut cells = run.cells();
         Cursor { next: cells.next(), cells, windows }
     }
 
     /// The cells of `key`, passing over keys before it, which are gone or not wanted.
     #[inline]
-    pub(crate) fn of(&mut self, key: KeyId) -> impl Iterator<Item = (Slot, W)> {
+    fn of(&mut self, key: KeyId) -> impl Iterator<Item = (Slot, W)> {
         while self.next.as_ref().is_some_and(|next| next.0.key() < key) {
             self.next = self.cells.next();
         }
@@ -64,7 +65,7 @@ impl View {
         for source in self.sources() {
             let mut counts = KeyCounts::new(windows.len());
             let keys = source.keys.iter().map(|key| (key, wanted(key)));
-            let mut pass = Pass::new(source, windows);
+            let mut pass = Pass::over_all(source, windows);
             for (key, wanted) in keys.filter(|(_, wanted)| *wanted > Wanted::Nothing) {
                 counts.clear();
                 pass.read(key.def.id, wanted, &mut counts);
@@ -74,22 +75,47 @@ impl View {
     }
 }
 
-/// A pass over all that a source counted.
+/// A pass over what a source counted, key by key: over all of it, or over the steps since it was read.
 pub(crate) struct Pass<'v> {
     totals: Vec<Cursor<'v, u64>>,
     sums_ns: Vec<Cursor<'v, u128>>,
-    panes: Vec<Cursor<'v, u64>>,
-    windows: &'v [Window],
+    windows: Vec<(Cursor<'v, u64>, Sign)>,
+    asked: &'v [Window],
+    /// Cells of a key.
+    cells: Vec<(Slot, u64)>,
 }
 
 impl<'v> Pass<'v> {
-    pub(crate) fn new(source: &'v SourceView, windows: &'v [Window]) -> Self {
-        Pass {
-            totals: source.totals.runs().iter().map(|run| Cursor::new(run, 0)).collect(),
-            sums_ns: source.sums_ns.runs().iter().map(|run| Cursor::new(run, 0)).collect(),
-            panes: pane_cursors(source, windows),
-            windows,
+    /// Over nothing.
+    fn empty(asked: &'v [Window]) -> Self {
+        Pass { totals: Vec::new(), sums_ns: Vec::new(), windows: Vec::new(), asked, cells: Vec::new() }
+    }
+
+    /// Over everything.
+    pub(crate) fn over_all(source: &'v SourceView, asked: &'v [Window]) -> Self {
+        let mut pass = Pass::empty(asked);
+        pass.totals.extend(source.totals.runs().iter().map(|run| Cursor::new(run, 0)));
+        pass.sums_ns.extend(source.sums_ns.runs().iter().map(|run| Cursor::new(run, 0)));
+        pass.windows.extend(pane_cursors(source, asked).into_iter().map(|cursor| (cursor, Sign::Plus)));
+        pass
+    }
+
+    /// Over steps.
+    pub(crate) fn over_steps(steps: impl Iterator<Item = &'v Step>, asked: &'v [Window]) -> Self {
+        let mut pass = Pass::empty(asked);
+        for step in steps {
+            match step {
+                Step::Totals(run) => pass.totals.push(Cursor::new(run, 0)),
+                Step::SumsNs(run) => pass.sums_ns.push(Cursor::new(run, 0)),
+                Step::Windows(mask, sign, run) => {
+                    let is_in_it = |window: &Window| place_of(*window).is_some_and(|at| mask >> at & 1 != 0);
+                    let bits = asked.iter().enumerate().filter(|(_, window)| is_in_it(window));
+                    let windows = bits.fold(0, |bits, (at, _)| bits | 1 << at);
+                    pass.windows.extend((windows != 0).then(|| (Cursor::new(run, windows), *sign)));
+                }
+            }
         }
+        pass
     }
 
     /// Adds up a key, which comes after the one before.
@@ -99,15 +125,15 @@ impl<'v> Pass<'v> {
         if with_latencies {
             self.sums_ns.iter_mut().for_each(|cursor| counts.add_sums(cursor.of(key)));
         }
-        let mut cells = Vec::new();
-        for cursor in self.panes.iter_mut().filter(|_| wanted >= Wanted::Windows) {
-            cells.clear();
-            cells.extend(cursor.of(key));
-            if cells.is_empty() {
+        for (cursor, sign) in self.windows.iter_mut().filter(|_| wanted >= Wanted::Windows) {
+            self.cells.clear();
+            self.cells.extend(cursor.of(key));
+            if self.cells.is_empty() {
                 continue;
             }
-            for (at, window) in self.windows.iter().enumerate().filter(|(at, _)| cursor.windows >> at & 1 != 0) {
-                counts.add_window(at, *window, cells.iter().copied(), Sign::Plus);
+            let is_in_it = |at: &usize| cursor.windows >> at & 1 != 0;
+            for (at, window) in self.asked.iter().enumerate().filter(|(at, _)| is_in_it(at)) {
+                counts.add_window(at, *window, self.cells.iter().copied(), *sign);
             }
         }
     }

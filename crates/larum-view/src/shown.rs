@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 
 use larum_aggregate::time::Window;
-use larum_aggregate::{KeyId, Slot, SourceId};
+use larum_aggregate::{KeyId, SourceId};
 
 use crate::counts::{KeyCounts, Wanted};
 use crate::key::KeyView;
-use crate::recent::{Place, Sign, Step};
-use crate::scan::{Counted, Cursor, Pass};
-use crate::sums::place_of;
+use crate::recent::Place;
+use crate::scan::{Counted, Pass};
 use crate::view::{SourceView, View};
 
 /// The keys that are shown.
@@ -75,16 +74,16 @@ impl ShownSource {
     ) -> ShownSource {
         let steps = before.as_ref().and_then(|before| source.recent.since(&before.place));
         let known = before.as_ref().filter(|_| steps.is_some()).map(|before| before.next_key);
-        let mut steps = Steps::of(steps.into_iter().flatten(), windows);
+        let mut since = Pass::over_steps(steps.into_iter().flatten(), windows);
         let before = before.filter(|_| known.is_some()).map_or_else(Vec::new, |before| before.keys);
         let mut keys = chosen(before, source, windows.len(), wanted, known.unwrap_or(0));
-        let (mut pass, mut views) = (None, source.keys.iter());
+        let (mut all, mut views) = (None, source.keys.iter());
         for shown in &mut keys {
             let ShownKey { id, wanted, counts, is_new } = shown;
             if std::mem::take(is_new) {
-                pass.get_or_insert_with(|| Pass::new(source, windows)).read(*id, *wanted, counts);
+                all.get_or_insert_with(|| Pass::over_all(source, windows)).read(*id, *wanted, counts);
             } else {
-                steps.take(*id, *wanted, counts);
+                since.read(*id, *wanted, counts);
             }
             // Both are sorted, and what is shown is there.
             if let Some(key) = views.find(|key| key.def.id == *id) {
@@ -92,58 +91,6 @@ impl ShownSource {
             }
         }
         ShownSource { place: source.recent.here(), keys, next_key }
-    }
-}
-
-/// What happened since, to be taken key by key.
-struct Steps<'v> {
-    totals: Vec<Cursor<'v, u64>>,
-    sums_ns: Vec<Cursor<'v, u128>>,
-    /// Each with the windows of those asked for, a bit for each.
-    windows: Vec<(Cursor<'v, u64>, Sign)>,
-    asked: &'v [Window],
-    /// Cells of a key.
-    cells: Vec<(Slot, u64)>,
-}
-
-impl<'v> Steps<'v> {
-    fn of(steps: impl Iterator<Item = &'v Step>, asked: &'v [Window]) -> Self {
-        let mut of = Steps { totals: Vec::new(), sums_ns: Vec::new(), windows: Vec::new(), asked, cells: Vec::new() };
-        for step in steps {
-            match step {
-                Step::Totals(run) => of.totals.push(Cursor::new(run, 0)),
-                Step::SumsNs(run) => of.sums_ns.push(Cursor::new(run, 0)),
-                Step::Windows(mask, sign, run) => {
-                    let is_in_it = |window: &Window| place_of(*window).is_some_and(|at| mask >> at & 1 != 0);
-                    let bits = asked.iter().enumerate().filter(|(_, window)| is_in_it(window));
-                    let windows = bits.fold(0, |bits, (at, _)| bits | 1 << at);
-                    if windows != 0 {
-                        of.windows.push((Cursor::new(run, windows), *sign));
-                    }
-                }
-            }
-        }
-        of
-    }
-
-    /// Adds up what a key, which comes after the one before, counted since.
-    fn take(&mut self, key: KeyId, wanted: Wanted, counts: &mut KeyCounts) {
-        let with_latencies = wanted == Wanted::All;
-        self.totals.iter_mut().for_each(|cursor| counts.add_totals(cursor.of(key), with_latencies));
-        if with_latencies {
-            self.sums_ns.iter_mut().for_each(|cursor| counts.add_sums(cursor.of(key)));
-        }
-        for (cursor, sign) in self.windows.iter_mut().filter(|_| wanted >= Wanted::Windows) {
-            self.cells.clear();
-            self.cells.extend(cursor.of(key));
-            if self.cells.is_empty() {
-                continue;
-            }
-            let is_in_it = |at: &usize| cursor.windows >> at & 1 != 0;
-            for (at, window) in self.asked.iter().enumerate().filter(|(at, _)| is_in_it(at)) {
-                counts.add_window(at, *window, self.cells.iter().copied(), *sign);
-            }
-        }
     }
 }
 
