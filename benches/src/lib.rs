@@ -155,10 +155,11 @@ impl Saturated {
         self.pipeline.commit();
     }
 
-    /// Shows all there is.
-    pub fn visit(&mut self, sink: &mut impl Sink) {
+    /// Shows all there is, a part of it in each sink.
+    pub fn visit<S: Sink + Send>(&mut self, sinks: &mut [S]) {
         let Saturated { pipeline: Pipeline { view, exemplars, .. }, now_ns, shown, exposure, .. } = self;
-        Reading { view, exemplars, now_ns: *now_ns, windows: &SHOWN, exposure }.visit(shown, sink);
+        Reading { view, exemplars, now_ns: *now_ns, windows: &SHOWN, exposure, threads: larum_export::threads() }
+            .visit(shown, sinks);
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
 
 use larum_benches::{REPETITIONS, Saturated, median, saturated, time};
-use larum_export::{Flavour, ProtoWriter, TextWriter};
+use larum_export::{Flavour, ProtoWriter, TextWriter, writers};
 use larum_view::signals::{SIGNALS, SignalType};
 use prometheus::{CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
 
@@ -67,14 +67,14 @@ fn main() -> anyhow::Result<()> {
     let wanted = std::env::args().nth(1).unwrap_or("P5".into());
     let mut state = saturated()?;
     // Writers are kept from scrape to scrape, as the program keeps them.
-    let (mut text_writer, mut proto_writer) = (TextWriter::new(Flavour::Prometheus), ProtoWriter::default());
+    let (mut texts, mut protos) = (writers(|| TextWriter::new(Flavour::Prometheus)), writers(ProtoWriter::default));
     let mut text = |state: &mut Saturated| {
-        state.visit(&mut text_writer);
-        text_writer.finish()
+        state.visit(&mut texts);
+        TextWriter::finish(&mut texts)
     };
     let mut proto = |state: &mut Saturated| {
-        state.visit(&mut proto_writer);
-        proto_writer.finish()
+        state.visit(&mut protos);
+        ProtoWriter::finish(&mut protos)
     };
     let page = String::from_utf8(text(&mut state).to_vec())?;
     let lines = page.lines().filter(|line| !line.starts_with('#')).count();
@@ -86,16 +86,16 @@ fn main() -> anyhow::Result<()> {
     let its_lines = crate_text()?.split(|b| *b == b'\n').filter(|line| !line.starts_with(b"#")).count() - 1;
     println!("{lines} sample lines, {} MB of text, {} MB of protobuf", page.len() >> 20, proto(&mut state).len() >> 20);
     println!("the crate writes {its_lines} lines of the same series");
-    let (mut floors, mut texts, mut protos) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut floors, mut text_s, mut proto_s) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..REPETITIONS {
         floors.push(time(|| black_box(crate_text().is_ok())).0.as_secs_f64());
         state.go_on();
-        texts.push(time(|| black_box(text(&mut state))).0.as_secs_f64());
+        text_s.push(time(|| black_box(text(&mut state))).0.as_secs_f64());
         state.go_on();
-        protos.push(time(|| black_box(proto(&mut state))).0.as_secs_f64());
+        proto_s.push(time(|| black_box(proto(&mut state))).0.as_secs_f64());
     }
     let ms = |figures: &[f64]| median(figures) * 1e3;
-    let (floor_ms, text_ms, proto_ms) = (ms(&floors), ms(&texts), ms(&protos));
+    let (floor_ms, text_ms, proto_ms) = (ms(&floors), ms(&text_s), ms(&proto_s));
     println!("prometheus crate {floor_ms:.1} ms, text {text_ms:.1} ms, protobuf {proto_ms:.1} ms (medians)");
     let figures = [("P5", text_ms / floor_ms), ("P5b", proto_ms / floor_ms)];
     let (last, others): (Vec<_>, Vec<_>) = figures.into_iter().partition(|figure| figure.0 == wanted);

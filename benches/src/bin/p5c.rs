@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use larum_benches::{REPETITIONS, Saturated, median, saturated, time};
 use larum_export::otlp::OtlpWriter;
+use larum_export::writers;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -110,11 +111,11 @@ fn sdk(share: f64) -> (SdkMeterProvider, Asked) {
 
 fn main() -> anyhow::Result<()> {
     let mut state = saturated()?;
-    let mut writer = OtlpWriter::new("0", "bench");
+    let mut writers = writers(|| OtlpWriter::new("0", "bench"));
     let mut ours = |state: &mut Saturated| {
-        writer.begin(state.now_ns);
-        state.visit(&mut writer);
-        writer.finish()
+        writers.iter_mut().for_each(|writer| writer.begin(state.now_ns));
+        state.visit(&mut writers);
+        OtlpWriter::finish(&mut writers)
     };
     let (numbers, histograms) = points(&ours(&mut state))?;
     let (_provider, reader) = sdk(histograms as f64 / (numbers + histograms) as f64);

@@ -117,19 +117,6 @@ pub const CLASSIC_POWERS: std::ops::RangeInclusive<i32> = -10..=7;
 pub static CLASSIC_BOUNDS: LazyLock<Vec<f64>> =
     LazyLock::new(|| CLASSIC_POWERS.map(|power| f64::exp2(f64::from(power))).collect());
 
-/// Of sparse `(bucket, count)` pairs in bucket order, how many lie at or below each of [`CLASSIC_BOUNDS`].
-pub fn classic(buckets: &[(Bucket, u64)]) -> impl Iterator<Item = u64> {
-    let (mut below, mut rest) = (0, buckets);
-    CLASSIC_POWERS.map(move |power| {
-        let last = (power * BUCKETS_PER_OCTAVE + ONE_SECOND_OFFSET - 1) as Bucket;
-        while let Some(((_, count), after)) = rest.split_first().filter(|(first, _)| first.0 <= last) {
-            below += count;
-            rest = after;
-        }
-        below
-    })
-}
-
 /// The place of a latency among classic buckets: that of the first power whose bucket holds it, or the one behind the last
 /// for what only infinity holds.
 pub fn classic_of(latency_ns: u64) -> usize {
@@ -141,58 +128,9 @@ pub fn classic_of(latency_ns: u64) -> usize {
     (power.clamp(first, last + 1) - first) as usize
 }
 
-/// The value at quantile `q` of sparse `(bucket, count)` pairs in bucket order, in seconds, as Prometheus computes it
-/// for native histograms: exponential interpolation within the bucket. `None` without samples.
-pub fn quantile_seconds(buckets: &[(Bucket, u64)], q: f64) -> Option<f64> {
-    quantiles_seconds(buckets, [q]).map(|[value]| value)
-}
-
-/// The same for several quantiles, rising, in one pass.
-pub fn quantiles_seconds<const N: usize>(buckets: &[(Bucket, u64)], quantiles: [f64; N]) -> Option<[f64; N]> {
-    let total: u64 = buckets.iter().map(|(_, n)| n).sum();
-    if total == 0 {
-        return None;
-    }
-    let (mut below, mut at) = (0_u64, 0);
-    Some(quantiles.map(|q| {
-        let rank = q.clamp(0.0, 1.0) * total as f64;
-        // Counts are whole, and exact as floats up to 2^53.
-        while let Some((_, count)) = buckets.get(at)
-            && (*count == 0 || ((below + count) as f64) < rank)
-        {
-            below += count;
-            at += 1;
-        }
-        match buckets.get(at).or(buckets.last()) {
-            Some((ZERO_BUCKET, _)) | None => 0.0,
-            Some((bucket, count)) => {
-                let fraction = ((rank - below as f64) / *count as f64).clamp(0.0, 1.0);
-                UPPER_SECONDS[usize::from(*bucket).min(BUCKETS - 1)] * f64::exp2((fraction - 1.0) / 8.0)
-            }
-        }
-    }))
-}
-
-/// By bucket, see [`upper_seconds`].
-static UPPER_SECONDS: LazyLock<Vec<f64>> = LazyLock::new(|| (0..BUCKETS as Bucket).map(upper_seconds).collect());
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_place_of_a_latency_is_the_first_classic_bucket_that_counts_it() {
-        let mut rng = fastrand::Rng::with_seed(8);
-        let edges = (0..40)
-            .flat_map(|shift| [1_000_000_000 >> shift, (1_000_000_000 >> shift) + 1, 1_000_000_000 << (shift % 16)]);
-        for ns in edges.chain((0..20_000).map(|_| {
-            let bits = rng.u32(17..64);
-            rng.u64(..) >> bits
-        })) {
-            let counted = classic(&[(bucket_of(ns), 1)]).position(|below| below == 1);
-            assert_eq!(classic_of(ns), counted.unwrap_or(CLASSIC_POWERS.count()), "{ns}");
-        }
-    }
 
     #[test]
     fn no_bound_is_too_near_an_integer_to_be_cut_right() {
@@ -223,16 +161,5 @@ mod tests {
         assert_eq!(bucket_of(500_000_000), 232);
         assert_eq!(bucket_of(1), 1);
         assert_eq!(usize::from(bucket_of(u64::MAX)), BUCKETS - 1);
-    }
-
-    #[test]
-    fn quantiles_stay_in_their_bucket() {
-        let at = |ms: u64| bucket_of(ms * 1_000_000);
-        let buckets = [(ZERO_BUCKET, 1), (at(10), 8), (at(1000), 1)];
-        assert_eq!(quantile_seconds(&buckets, 0.05), Some(0.0));
-        let median = quantile_seconds(&buckets, 0.5).unwrap();
-        assert!((median / 0.010 - 1.0).abs() < 0.091, "{median}");
-        assert_eq!(quantile_seconds(&buckets, 1.0), Some(1.0));
-        assert_eq!(quantile_seconds(&[], 0.5), None);
     }
 }

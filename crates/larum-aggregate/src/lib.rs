@@ -4,11 +4,12 @@
 //! as integer aggregates per (tick, pane, key, slot), a slot being a code and a latency bucket. Adding is exact, in any order. Nothing here knows what an
 //! event looks like, where it came from, or what time it is.
 //!
-//! Reading order: [`time`] (panes, ticks, windows), [`histogram`] (the one bucket layout), [`entry`] (what the fold
+//! Reading order: [`time`] (panes, ticks, windows), [`histogram`] (the one bucket layout), [`buckets`] (counts in it), [`entry`] (what the fold
 //! writes), [`run`] (what becomes of it, packed), [`distinct`] and [`sequence`] (the same for accounts and sources, and for audit
 //! sequence numbers), [`change`] and [`exemplar`] (changes of the platform, and traces of
 //! single requests), [`delta`] (the durable unit and its wire form).
 
+pub mod buckets;
 pub mod change;
 pub mod choice;
 pub mod delta;
@@ -21,6 +22,7 @@ pub mod sample;
 pub mod sequence;
 pub mod time;
 
+pub use buckets::{BucketSets, Buckets};
 pub use change::{Change, ChangePlace};
 pub use delta::{
     Cover, DeadLetter, Delta, DeltaError, Graces, Group, KeyDef, KeyId, Mark, NameDef, NameId, NameKind, PartCut,

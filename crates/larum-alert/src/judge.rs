@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use larum_aggregate::NameId;
 use larum_aggregate::time::{SECOND_NS, WINDOWS, Window};
 use larum_event::{Code, Op};
-use larum_view::{KeyView, Measure, TickRead};
+use larum_view::{Counter, KeyView, Measure, TickRead};
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{At, AuditWhat, BurnPair, Catalogue, Condition};
@@ -164,8 +164,8 @@ impl Ground<'_> {
             }
             Condition::Different { what, window, above: most } => {
                 let Subject::Tenant(key) = subject else { return None };
-                let count = key.distinct(*what, *window, self.read.end_s()) as f64;
-                above(count, limit.unwrap_or(*most), None, Unit::Count)
+                let counts = key.distinct(*window, self.read.end_s(), &mut Counter::default())?;
+                above(counts[*what as usize] as f64, limit.unwrap_or(*most), None, Unit::Count)
             }
             Condition::Burn { objective, pairs } => {
                 pairs.iter().find_map(|pair| self.burns(subject, *objective, *pair))

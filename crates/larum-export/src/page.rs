@@ -5,6 +5,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Bytes;
 
+/// Most threads that write a scrape or a push.
+const THREADS_MAX: usize = 2;
+/// Parts that the keys of a scrape or a push are written in: more than threads, so that none of them has to wait long for
+/// another at the end.
+const PARTS: usize = 4;
+
+/// How many threads write a scrape or a push.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().min(THREADS_MAX))
+}
+
+/// Writers of a scrape or a push: one for each part.
+pub fn writers<W>(new: impl Fn() -> W) -> Vec<W> {
+    (0..PARTS).map(|_| new()).collect()
+}
+
 /// The answer to a scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -97,37 +113,8 @@ pub(crate) struct Buffer {
     len: usize,
 }
 
-/// Bytes that a [`Block`] has room for.
-pub(crate) const BLOCK: usize = 32;
-
-/// A short text, to be written as a whole block.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Block {
-    bytes: [u8; BLOCK],
-    len: usize,
-}
-
-impl Block {
-    /// A number and the end of its line.
-    #[inline]
-    pub(crate) fn line_end(number: impl itoa::Integer) -> Block {
-        let mut digits = itoa::Buffer::new();
-        let mut block = Block::of(digits.format(number).as_bytes());
-        // The longest 64-bit number takes 20 bytes.
-        if let Some(end) = block.bytes.get_mut(block.len) {
-            *end = b'\n';
-            block.len += 1;
-        }
-        block
-    }
-
-    /// Of at most [`BLOCK`] bytes; of more only the first.
-    pub(crate) fn of(text: &[u8]) -> Block {
-        let (mut bytes, len) = ([0; BLOCK], text.len().min(BLOCK));
-        bytes[..len].copy_from_slice(&text[..len]);
-        Block { bytes, len }
-    }
-}
+/// Bytes of a block.
+const BLOCK: usize = 32;
 
 impl Buffer {
     /// What was written.
@@ -164,25 +151,106 @@ impl Buffer {
         self.len += len;
     }
 
+    /// Writes what a line ends with, up to a block, and its end.
+    #[inline]
+    pub(crate) fn put_end(&mut self, bytes: &[u8]) {
+        let (to, len) = (self.room(BLOCK + 1), bytes.len().min(BLOCK));
+        to[..len].copy_from_slice(&bytes[..len]);
+        to[len] = b'\n';
+        self.len += len + 1;
+    }
+
+    /// Writes a number with nine digits behind the point, without zeros at the end.
+    #[inline]
+    pub(crate) fn put_decimal(&mut self, whole: u64, billionths: u64) {
+        let to = self.room(BLOCK);
+        let mut len = write_number(to, whole);
+        if billionths > 0 {
+            // With a digit before them, in place of which the point comes.
+            let point = len;
+            len += write_number(&mut to[len..], billionths + 1_000_000_000);
+            to[point] = b'.';
+            while to[len - 1] == b'0' {
+                len -= 1;
+            }
+        }
+        self.len += len;
+    }
+
     /// Takes the last byte back.
     pub(crate) fn step_back(&mut self) {
         self.len = self.len.saturating_sub(1);
     }
 
-    /// Writes a block.
+    /// Writes texts that were split into blocks.
     #[inline]
-    pub(crate) fn put_block(&mut self, block: &Block) {
-        self.room(BLOCK)[..BLOCK].copy_from_slice(&block.bytes);
-        self.len += block.len;
+    pub(crate) fn put_blocks<const N: usize>(&mut self, texts: [&Blocks; N]) {
+        let (_, len) = self.copied(texts);
+        self.len += len;
     }
 
-    /// Writes a text that was split into blocks.
+    /// Writes texts that were split into blocks, then a number and the end of its line.
     #[inline]
-    pub(crate) fn put_blocks(&mut self, text: &Blocks) {
-        let to = self.room(text.blocks.len() * BLOCK).as_chunks_mut::<BLOCK>().0;
-        to.iter_mut().zip(&text.blocks).for_each(|(to, from)| *to = *from);
-        self.len += text.len;
+    pub(crate) fn put_line<const N: usize>(&mut self, texts: [&Blocks; N], number: u64) {
+        let (to, mut len) = self.copied(texts);
+        len += write_number(&mut to[len..], number);
+        to[len] = b'\n';
+        self.len += len + 1;
     }
+
+    /// Copies texts behind what was written, and says how long they are; there is room for another block.
+    #[inline]
+    fn copied<const N: usize>(&mut self, texts: [&Blocks; N]) -> (&mut [u8], usize) {
+        let blocks: usize = texts.iter().map(|text| text.blocks.len()).sum();
+        let (to, mut len) = (self.room((blocks + 1) * BLOCK), 0);
+        for text in texts {
+            text.copy_to(&mut to[len..]);
+            len += text.len;
+        }
+        (to, len)
+    }
+
+    /// Writes lines that begin alike: each goes on with its own text and ends with a number.
+    #[inline]
+    pub(crate) fn put_lines<'l>(&mut self, start: &Blocks, ends: impl Iterator<Item = (&'l Blocks, u64)>) {
+        let beginning = &start.blocks.as_flattened()[..start.len];
+        for (end, number) in ends {
+            let to = self.room((start.blocks.len() + end.blocks.len() + 1) * BLOCK);
+            to[..start.len].copy_from_slice(beginning);
+            end.copy_to(&mut to[start.len..]);
+            let mut at = start.len + end.len;
+            at += write_number(&mut to[at..], number);
+            to[at] = b'\n';
+            self.len += at + 1;
+        }
+    }
+}
+
+/// Digits of the numbers below 100.
+const PAIRS: [[u8; 2]; 100] = {
+    let (mut pairs, mut at) = ([[0; 2]; 100], 0);
+    while at < 100 {
+        pairs[at] = [b'0' + at as u8 / 10, b'0' + at as u8 % 10];
+        at += 1;
+    }
+    pairs
+};
+
+/// Writes a number where it is to stand, and says how long it is, up to 20 bytes: digits that are copied have to be waited
+/// for.
+#[inline]
+fn write_number(to: &mut [u8], mut number: u64) -> usize {
+    let len = number.checked_ilog10().map_or(1, |log| log as usize + 1);
+    let mut at = len;
+    while number >= 10 {
+        at -= 2;
+        to[at..at + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+        number /= 100;
+    }
+    if at > 0 {
+        to[0] = b'0' + number as u8;
+    }
+    len
 }
 
 /// A text split into blocks, the last filled up.
@@ -197,7 +265,34 @@ impl Blocks {
     pub(crate) fn set(&mut self, text: &[u8]) {
         self.len = text.len();
         self.blocks.clear();
-        self.blocks.extend(text.chunks(BLOCK).map(|chunk| Block::of(chunk).bytes));
+        for chunk in text.chunks(BLOCK) {
+            let mut block = [0; BLOCK];
+            block[..chunk.len()].copy_from_slice(chunk);
+            self.blocks.push(block);
+        }
+    }
+
+    /// Makes it these texts, one behind the other.
+    pub(crate) fn join<const N: usize>(&mut self, texts: [&Blocks; N]) {
+        let blocks: usize = texts.iter().map(|text| text.blocks.len()).sum();
+        self.blocks.resize(blocks.max(self.blocks.len()), [0; BLOCK]);
+        self.len = 0;
+        for text in texts {
+            text.copy_to(&mut self.blocks.as_flattened_mut()[self.len..]);
+            self.len += text.len;
+        }
+        self.blocks.truncate(self.len.div_ceil(BLOCK));
+    }
+
+    /// True without a byte.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies it, with what the last block has behind it.
+    #[inline]
+    fn copy_to(&self, to: &mut [u8]) {
+        to.as_chunks_mut::<BLOCK>().0.iter_mut().zip(&self.blocks).for_each(|(to, from)| *to = *from);
     }
 
     /// This text.
@@ -232,9 +327,22 @@ mod tests {
             for len in 0..200 {
                 let text: Vec<u8> = (0..len).map(|at| (at * 7 + len + round) as u8).collect();
                 buffer.put(&text);
-                buffer.put_blocks(&Blocks::of(&text));
-                buffer.put_block(&Block::of(&text));
-                want.extend([&text, &text, &text[..text.len().min(BLOCK)]].concat());
+                buffer.put_blocks([&Blocks::of(&text)]);
+                want.extend([&text[..], &text].concat());
+                let parts = [u64::MAX, 0, len].map(|whole| [0, 1, 120_000_000, 999_999_999].map(|rest| (whole, rest)));
+                for (whole, rest) in parts.into_iter().flatten() {
+                    buffer.put_decimal(whole, rest);
+                    want.extend(format!("{whole}.{rest:09}").trim_end_matches('0').trim_end_matches('.').bytes());
+                    buffer.put(b" ");
+                    want.push(b' ');
+                }
+                for number in [0, 9, 10, 99, 100, 12_345, u64::MAX >> len.min(63), 10_u64.pow(len as u32 % 20)] {
+                    let mut twice = Blocks::default();
+                    twice.join([&Blocks::of(&text), &Blocks::default(), &Blocks::of(&text)]);
+                    buffer.put_line([&Blocks::of(&text), &Blocks::default(), &twice], number);
+                    want.extend([&text[..], &text, &text].concat());
+                    want.extend(format!("{number}\n").as_bytes());
+                }
             }
             assert!(buffer.written() == want);
             let mut page = Page::default();

@@ -4,8 +4,8 @@
 //! Written by hand, because samples come as borrowed labels and go out as bytes: a message tree in between would cost more
 //! than the samples. A test reads everything back through the message types.
 
-use larum_aggregate::Exemplar;
-use larum_aggregate::histogram::{Bucket, CLASSIC_BOUNDS, ZERO_BUCKET, classic};
+use larum_aggregate::histogram::CLASSIC_BOUNDS;
+use larum_aggregate::{Buckets, Exemplar};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
@@ -76,11 +76,18 @@ fn write_exemplar(out: &mut Vec<u8>, field: u64, exemplar: &Exemplar) {
 }
 
 impl ProtoWriter {
-    /// What was written since the last call, family by family; those without samples are left out.
-    pub fn finish(&mut self) -> Page {
+    /// What was written with all of them since the last call, family by family; those without samples are left out. They
+    /// named the same families, the first all of them.
+    pub fn finish(writers: &mut [ProtoWriter]) -> Page {
         let (mut page, mut head) = (Page::default(), Vec::new());
-        let written = self.families.drain(..).enumerate();
-        for (at, FamilyProto { signal, metrics }) in written.filter(|(_, family)| family.metrics.len() > 0) {
+        let named: Vec<Signal> =
+            writers.first().map_or_else(Vec::new, |first| first.families.iter().map(|family| family.signal).collect());
+        for (at, signal) in named.into_iter().enumerate() {
+            let written = writers.iter().filter_map(|writer| writer.families.get(at));
+            let len: usize = written.map(|family| family.metrics.len()).sum();
+            if len == 0 {
+                continue;
+            }
             let kind = match signal.kind {
                 SignalType::Counter => 0,
                 SignalType::Gauge => 1,
@@ -95,12 +102,19 @@ impl ProtoWriter {
                 field_bytes(&mut head, 5, unit.as_bytes());
             }
             let mut out = Vec::with_capacity(head.len() + 8);
-            varint(&mut out, (head.len() + metrics.len()) as u64);
+            varint(&mut out, (head.len() + len) as u64);
             out.extend_from_slice(&head);
             page.push(out);
-            page.push(self.spare.lend(at, metrics));
+            for writer in &mut *writers {
+                if let Some(family) = writer.families.get_mut(at) {
+                    page.push(writer.spare.lend(at, std::mem::take(&mut family.metrics)));
+                }
+            }
         }
-        self.labels.clear();
+        for writer in writers {
+            writer.families.clear();
+            writer.labels.clear();
+        }
         page
     }
 
@@ -133,39 +147,28 @@ impl ProtoWriter {
     }
 
     /// Native buckets, the exact image of the layout.
-    fn native(&mut self, buckets: &[(Bucket, u64)]) {
-        let zeros: u64 = buckets.iter().filter(|b| b.0 == ZERO_BUCKET).map(|b| b.1).sum();
+    fn native(&mut self, buckets: Buckets<'_>) {
         field_varint(&mut self.value, 5, zigzag(SCHEMA));
         field_double(&mut self.value, 6, 0.0);
-        field_varint(&mut self.value, 7, zeros);
-        let positive = || buckets.iter().filter(|b| b.0 != ZERO_BUCKET && b.1 > 0);
+        field_varint(&mut self.value, 7, buckets.zero());
+        let (first, counts) = buckets.neighbours();
         // Runs of neighbouring buckets, each by its distance from the one before.
-        let (mut next, mut first, mut length) = (0, 0, 0);
-        let span = |value: &mut Vec<u8>, offset: i64, length: u64| {
-            field_head(value, 12, 2 + varint_len(zigzag(offset)) + varint_len(length));
-            field_varint(value, 1, zigzag(offset));
-            field_varint(value, 2, length);
-        };
-        for (bucket, _) in positive() {
-            let index = i64::from(*bucket) - NATIVE_OFFSET;
-            if index != next && length > 0 {
-                span(&mut self.value, first, length);
-                length = 0;
+        self.inner.clear();
+        let (mut before, mut offset, mut length, mut gap) = (0, i64::from(first) - NATIVE_OFFSET, 0, 0);
+        for count in counts {
+            if *count == 0 {
+                gap += 1;
+                continue;
             }
-            if length == 0 {
-                first = index - next;
+            if gap > 0 {
+                span(&mut self.value, offset, length);
+                (offset, length, gap) = (gap, 0, 0);
             }
-            length += 1;
-            next = index + 1;
+            varint(&mut self.inner, zigzag(*count as i64 - before));
+            (before, length) = (*count as i64, length + 1);
         }
         // An empty one if there is nothing: without a span it would not be known as a native histogram.
-        span(&mut self.value, first, length);
-        self.inner.clear();
-        let mut before = 0;
-        for (_, count) in positive() {
-            varint(&mut self.inner, zigzag(*count as i64 - before));
-            before = *count as i64;
-        }
+        span(&mut self.value, if length > 0 { offset } else { 0 }, length);
         if !self.inner.is_empty() {
             field_bytes(&mut self.value, 13, &self.inner);
         }
@@ -176,6 +179,13 @@ impl ProtoWriter {
             field_bytes(&mut self.value, field, &self.started);
         }
     }
+}
+
+/// A run of native buckets: how far from the end of the one before, and how many.
+fn span(value: &mut Vec<u8>, offset: i64, length: u64) {
+    field_head(value, 12, 2 + varint_len(zigzag(offset)) + varint_len(length));
+    field_varint(value, 1, zigzag(offset));
+    field_varint(value, 2, length);
 }
 
 impl Sink for ProtoWriter {
@@ -217,15 +227,16 @@ impl Sink for ProtoWriter {
     }
 
     fn histogram_of(&mut self, family: Family, labels: LabelSet, histogram: HistogramRead<'_>) {
-        let count: u64 = histogram.buckets.iter().map(|b| b.1).sum();
+        let count = histogram.buckets.total();
         self.value.clear();
         field_varint(&mut self.value, 1, count);
         field_double(&mut self.value, 2, histogram.sum_ns as f64 / 1e9);
-        for (at, (below, bound)) in classic(histogram.buckets).zip(&*CLASSIC_BOUNDS).enumerate() {
-            self.bucket(*bound, below, histogram.exemplar_of(at));
+        let exemplars = histogram.newest_exemplars();
+        for ((below, bound), exemplar) in histogram.buckets.classic().zip(&*CLASSIC_BOUNDS).zip(exemplars) {
+            self.bucket(*bound, below, exemplar);
         }
         // What only infinity counts: its bucket is written where there is something to tell of it.
-        let beyond = histogram.exemplar_of(CLASSIC_BOUNDS.len());
+        let beyond = exemplars[CLASSIC_BOUNDS.len()];
         if beyond.is_some() {
             self.bucket(f64::INFINITY, count, beyond);
         }

@@ -4,20 +4,23 @@ use std::io::Write;
 use std::sync::LazyLock;
 
 use larum_aggregate::Exemplar;
-use larum_aggregate::histogram::{self, classic};
+use larum_aggregate::histogram;
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
-use crate::page::{Block, Blocks, Buffer, Page, Spare};
+use crate::page::{Blocks, Buffer, Page, Spare};
 
 /// The bounds of classic buckets with what follows them, which are written again and again: as text format 0.0.4 has them,
 /// and in the canonical form of OpenMetrics. The last is infinity.
-static CLASSIC_BOUNDS: LazyLock<Vec<[Block; 2]>> = LazyLock::new(|| {
-    let block = |text: String| Block::of(format!("{text}\"}} ").as_bytes());
+static CLASSIC_BOUNDS: LazyLock<Vec<[Blocks; 2]>> = LazyLock::new(|| {
+    let blocks = |text: String| Blocks::of(format!("{text}\"}} ").as_bytes());
     let finite = histogram::CLASSIC_BOUNDS.iter();
-    let finite = finite.map(|bound| [block(bound.to_string()), block(format!("{bound:?}"))]);
-    finite.chain([[block("+Inf".to_string()), block("+Inf".to_string())]]).collect()
+    let finite = finite.map(|bound| [blocks(bound.to_string()), blocks(format!("{bound:?}"))]);
+    finite.chain([[blocks("+Inf".to_string()), blocks("+Inf".to_string())]]).collect()
 });
+
+/// Whole numbers below are written digit by digit.
+const WHOLE_MAX: f64 = 1e15;
 
 /// Which text it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,22 +49,20 @@ pub struct TextWriter {
     scope: (Vec<u8>, Blocks),
     labels: Vec<Labels>,
     /// What every bucket of a histogram begins with.
-    start: Vec<u8>,
-    start_blocks: Blocks,
+    start: Blocks,
 }
 
 /// Labels that were named.
 #[derive(Debug)]
 struct Labels {
-    /// As text with a comma behind each.
-    text: Vec<u8>,
-    /// The same with what ends all labels in place of the last comma.
+    /// With what ends all labels; empty without any.
     closed: Blocks,
+    /// With a comma behind, and the beginning of a bound.
+    open: Blocks,
 }
 
 #[derive(Debug)]
 struct FamilyText {
-    signal: Signal,
     text: Buffer,
     /// How long it is without samples.
     header_len: usize,
@@ -75,16 +76,27 @@ impl TextWriter {
         TextWriter { flavour, ..TextWriter::default() }
     }
 
-    /// What was written since the last call, family by family; those without samples are left out.
-    pub fn finish(&mut self) -> Page {
+    /// What was written with all of them since the last call, family by family; those without samples are left out. They
+    /// named the same families, the first all of them.
+    pub fn finish(writers: &mut [TextWriter]) -> Page {
         let mut page = Page::default();
-        for (at, FamilyText { text, header_len, .. }) in self.families.drain(..).enumerate() {
-            if text.len() > header_len {
-                page.push(self.spare.lend(at, text));
+        let named = writers.first().map_or(0, |first| first.families.len());
+        for at in 0..named {
+            let mut has_header = false;
+            for writer in &mut *writers {
+                let Some(FamilyText { text, header_len, .. }) = writer.families.get_mut(at) else { continue };
+                if text.len() > *header_len {
+                    let header_len = if has_header { *header_len } else { 0 };
+                    page.push(writer.spare.lend(at, std::mem::take(text)).slice(header_len..));
+                    has_header = true;
+                }
             }
         }
-        self.labels.clear();
-        if self.flavour == Flavour::OpenMetrics {
+        for writer in &mut *writers {
+            writer.families.clear();
+            writer.labels.clear();
+        }
+        if writers.first().is_some_and(|first| first.flavour == Flavour::OpenMetrics) {
             page.push(&b"# EOF\n"[..]);
         }
         page
@@ -111,21 +123,38 @@ impl TextWriter {
         }
     }
 
-    /// What a sample begins with: one of the family's beginnings and its labels.
+    /// A sample: one of the family's beginnings, its labels, and a number.
+    #[inline]
+    fn line(&mut self, family: Family, which: usize, labels: LabelSet, number: u64) {
+        let (Some(of_it), Some(labels)) = (self.families.get_mut(family.0), self.labels.get(labels.0)) else { return };
+        let FamilyText { text, starts, .. } = of_it;
+        if labels.closed.is_empty() {
+            begin(text, &starts[which], &self.scope, labels);
+            text.put_line([], number);
+        } else {
+            text.put_line([&starts[which], &self.scope.1, &labels.closed], number);
+        }
+    }
+
+    /// The same up to the number.
     #[inline]
     fn start(&mut self, family: Family, which: usize, labels: LabelSet) -> Option<&mut Buffer> {
         let FamilyText { text, starts, .. } = self.families.get_mut(family.0)?;
-        let labels = self.labels.get(labels.0)?;
-        text.put_blocks(&starts[which]);
-        text.put_blocks(&self.scope.1);
-        if labels.text.is_empty() {
-            // In place of the scope's last comma, or of the brace before no labels at all.
-            text.step_back();
-            text.put(if self.scope.0.is_empty() { b" " } else { b"} " });
-        } else {
-            text.put_blocks(&labels.closed);
-        }
+        begin(text, &starts[which], &self.scope, self.labels.get(labels.0)?);
         Some(text)
+    }
+}
+
+/// What a sample begins with.
+#[inline]
+fn begin(text: &mut Buffer, start: &Blocks, scope: &(Vec<u8>, Blocks), labels: &Labels) {
+    if labels.closed.is_empty() {
+        text.put_blocks([start, &scope.1]);
+        // In place of the scope's last comma, or of the brace before no labels at all.
+        text.step_back();
+        text.put(if scope.0.is_empty() { b" " } else { b"} " });
+    } else {
+        text.put_blocks([start, &scope.1, &labels.closed]);
     }
 }
 
@@ -156,10 +185,6 @@ fn escape(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-fn int(value: u64) -> impl FnOnce(&mut Buffer) {
-    move |out| out.put(itoa::Buffer::new().format(value).as_bytes())
-}
-
 /// One of those that a count counts.
 fn exemplar(Exemplar { trace_id, span_id, latency_ns, time_ns, .. }: &Exemplar, out: &mut Buffer) {
     let _ = write!(out, " # {{trace_id=\"{:032x}\"", u128::from_be_bytes(*trace_id));
@@ -174,32 +199,27 @@ fn exemplar(Exemplar { trace_id, span_id, latency_ns, time_ns, .. }: &Exemplar, 
 
 /// Whole ns as seconds, exactly.
 fn seconds(ns: u128) -> impl FnOnce(&mut Buffer) {
-    move |out| {
-        let (whole, rest) = (ns / 1_000_000_000, (ns % 1_000_000_000) as u32);
-        out.put(itoa::Buffer::new().format(whole).as_bytes());
-        if rest != 0 {
-            // With a digit before them, so that none of the nine is lost.
-            let mut digits = itoa::Buffer::new();
-            let digits = digits.format(rest + 1_000_000_000).trim_end_matches('0');
-            out.put(b".");
-            out.put(&digits.as_bytes()[1..]);
+    move |out| match u64::try_from(ns) {
+        Ok(ns) => out.put_decimal(ns / 1_000_000_000, ns % 1_000_000_000),
+        // Beyond five centuries.
+        Err(_) => {
+            let text = format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
+            out.put(text.trim_end_matches('0').trim_end_matches('.').as_bytes());
         }
     }
 }
 
-/// A float in the shortest form that reads back as the same.
-fn float(value: f64) -> impl FnOnce(&mut Buffer) {
+/// A float in the shortest form that reads back as the same, and the end of its line.
+fn float_line(value: f64) -> impl FnOnce(&mut Buffer) {
     move |out| {
-        if value.is_finite() {
-            let mut shortest = zmij::Buffer::new();
-            let text = shortest.format_finite(value);
-            return out.put(text.strip_suffix(".0").unwrap_or(text).as_bytes());
-        }
-        out.put(match value {
-            f64::INFINITY => b"+Inf",
-            f64::NEG_INFINITY => b"-Inf",
-            _ => b"NaN",
-        });
+        let mut shortest = zmij::Buffer::new();
+        let text = match value {
+            f64::INFINITY => "+Inf",
+            f64::NEG_INFINITY => "-Inf",
+            value if value.is_nan() => "NaN",
+            value => shortest.format_finite(value),
+        };
+        out.put_end(text.strip_suffix(".0").unwrap_or(text).as_bytes());
     }
 }
 
@@ -213,16 +233,20 @@ impl Sink for TextWriter {
             Blocks::of(format!("{}{suffix}{{", signal.name).as_bytes())
         };
         let header_len = text.len();
-        self.families.push(FamilyText { signal: *signal, header_len, text, starts: SUFFIXES.map(start) });
+        self.families.push(FamilyText { header_len, text, starts: SUFFIXES.map(start) });
         Family(self.families.len() - 1)
+    }
+
+    fn has_exemplars(&self) -> bool {
+        self.flavour == Flavour::OpenMetrics
     }
 
     fn labels(&mut self, labels: &[Label<'_>]) -> LabelSet {
         let mut text = Vec::new();
         write_labels(&mut text, labels);
-        let inside = text.strip_suffix(b",").unwrap_or(&text);
-        let closed = Blocks::of(&[inside, b"} "].concat());
-        self.labels.push(Labels { text, closed });
+        let closed = text.strip_suffix(b",").map(|inside| [inside, b"} "].concat()).unwrap_or_default();
+        let open = [&text[..], b"le=\""].concat();
+        self.labels.push(Labels { closed: Blocks::of(&closed), open: Blocks::of(&open) });
         LabelSet(self.labels.len() - 1)
     }
 
@@ -235,41 +259,41 @@ impl Sink for TextWriter {
     }
 
     fn sample_of(&mut self, family: Family, labels: LabelSet, value: Value) {
-        let Some(out) = self.start(family, 0, labels) else { return };
         match value {
-            Value::Int(value) => out.put_block(&Block::line_end(value)),
+            Value::Int(number @ 0..) => self.line(family, 0, labels, number.unsigned_abs()),
+            Value::Int(number) => {
+                let Some(out) = self.start(family, 0, labels) else { return };
+                out.put(b"-");
+                out.put_line([], number.unsigned_abs());
+            }
+            // Many are whole: counts, and shares of nothing or of all.
+            Value::Float(value) if value.is_sign_positive() && value < WHOLE_MAX && value == value.trunc() => {
+                self.line(family, 0, labels, value as u64);
+            }
             Value::Float(value) => {
-                float(value)(out);
-                out.put(b"\n");
+                let Some(out) = self.start(family, 0, labels) else { return };
+                float_line(value)(out);
             }
         }
     }
 
     fn histogram_of(&mut self, family: Family, labels: LabelSet, histogram: HistogramRead<'_>) {
-        let TextWriter { flavour, families, scope, start, start_blocks, labels: known, .. } = self;
-        let Some(FamilyText { signal, text, .. }) = families.get_mut(family.0) else { return };
+        let TextWriter { flavour, families, scope, start, labels: known, .. } = self;
+        let Some(FamilyText { text, starts, .. }) = families.get_mut(family.0) else { return };
         let Some(of_it) = known.get(labels.0) else { return };
         let is_open = *flavour == Flavour::OpenMetrics;
         // Buckets differ in bound and count only: what stands before the bound is put together once.
-        start.clear();
-        for part in [signal.name.as_bytes(), b"_bucket{", &scope.0, &of_it.text, b"le=\""] {
-            start.extend_from_slice(part);
-        }
-        start_blocks.set(start);
-        let total: u64 = histogram.buckets.iter().map(|bucket| bucket.1).sum();
-        let counts = classic(histogram.buckets).chain([total]);
-        // Many buckets hold nothing more than the one before.
-        let mut written = (0, Block::line_end(0));
-        for (at, (bounds, count)) in CLASSIC_BOUNDS.iter().zip(counts).enumerate() {
-            if count != written.0 {
-                written = (count, Block::line_end(count));
-            }
-            text.put_blocks(start_blocks);
-            text.put_block(&bounds[usize::from(is_open)]);
-            match histogram.exemplar_of(at).filter(|_| is_open) {
-                None => text.put_block(&written.1),
-                Some(of_it) => {
-                    int(count)(text);
+        start.join([&starts[BUCKET], &scope.1, &of_it.open]);
+        let total = histogram.buckets.total();
+        let counts = histogram.buckets.classic().chain([total]);
+        let bounds = CLASSIC_BOUNDS.iter().map(|bounds| &bounds[usize::from(is_open)]);
+        if !is_open || histogram.exemplars.is_empty() {
+            text.put_lines(start, bounds.zip(counts));
+        } else {
+            for ((bound, count), of_it) in bounds.zip(counts).zip(histogram.newest_exemplars()) {
+                text.put_lines(start, [(bound, count)].into_iter());
+                if let Some(of_it) = of_it {
+                    text.step_back();
                     exemplar(of_it, text);
                     text.put(b"\n");
                 }
@@ -279,9 +303,7 @@ impl Sink for TextWriter {
             seconds(histogram.sum_ns)(out);
             out.put(b"\n");
         }
-        if let Some(out) = self.start(family, COUNT, labels) {
-            out.put_block(&Block::line_end(total));
-        }
+        self.line(family, COUNT, labels, total);
     }
 
     fn classic(&mut self, family: Family, labels: &[Label<'_>], histogram: ClassicRead<'_>) {
@@ -290,24 +312,20 @@ impl Sink for TextWriter {
         let finite = histogram.buckets.iter().map(|(upper, below)| (bound(upper), *below));
         for (le, below) in finite.chain([("+Inf".to_string(), histogram.count)]) {
             let labels = self.labels(&[labels, &[("le", &le)]].concat());
-            if let Some(out) = self.start(family, BUCKET, labels) {
-                out.put_block(&Block::line_end(below));
-            }
+            self.line(family, BUCKET, labels, below);
         }
         let labels = self.labels(labels);
         if let Some(out) = self.start(family, SUM, labels) {
-            float(histogram.sum)(out);
-            out.put(b"\n");
+            float_line(histogram.sum)(out);
         }
-        if let Some(out) = self.start(family, COUNT, labels) {
-            out.put_block(&Block::line_end(histogram.count));
-        }
+        self.line(family, COUNT, labels, histogram.count);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use larum_aggregate::BucketSets;
     use larum_aggregate::histogram::bucket_of;
     use larum_view::signals::{self, SIGNALS};
 
@@ -317,13 +335,16 @@ mod tests {
         writer.family(&signals::TICK);
         let family = writer.family(&signals::LOGIN_LATENCY);
         writer.scope(&[("source", "s")], None);
-        let buckets = [(0, 1), (bucket_of(500_000_000), 2), (bucket_of(500_000_001), 4), (bucket_of(u64::MAX), 8)];
+        let sets: BucketSets<()> =
+            [(0, 1), (bucket_of(500_000_000), 2), (bucket_of(500_000_001), 4), (bucket_of(u64::MAX), 8)]
+                .into_iter()
+                .collect();
         writer.histogram(
             family,
             &[("tenant", "a\"b\\c\nd")],
-            HistogramRead { buckets: &buckets, sum_ns: 1_500_000_000, exemplars: &[] },
+            HistogramRead { buckets: sets.get(0), sum_ns: 1_500_000_000, exemplars: &[] },
         );
-        let text = String::from_utf8(writer.finish().to_vec()).unwrap();
+        let text = String::from_utf8(TextWriter::finish(&mut [writer]).to_vec()).unwrap();
         assert!(!text.contains("tick"), "a family without samples has no header");
         assert!(text.starts_with(
             "# HELP larum_login_latency_seconds Service time of logins.\n# TYPE larum_login_latency_seconds histogram\n"
@@ -344,7 +365,7 @@ mod tests {
             writer.sample(family, &[], Value::Float(value));
         }
         writer.sample(family, &[], Value::Int(-3));
-        let text = String::from_utf8(writer.finish().to_vec()).unwrap();
+        let text = String::from_utf8(TextWriter::finish(&mut [writer]).to_vec()).unwrap();
         let values: Vec<&str> = text.lines().skip(2).map(|l| l.rsplit(' ').next().unwrap()).collect();
         assert_eq!(values, ["NaN", "+Inf", "0.1", "1e+21", "-3"]);
     }
@@ -355,7 +376,7 @@ mod tests {
         let (counter, latency) = (writer.family(&signals::AUDIT_RECORDS), writer.family(&signals::COMMIT_SECONDS));
         writer.sample(counter, &[("queue", "q")], Value::Int(3));
         writer.classic(latency, &[], ClassicRead { buckets: &[(1.0, 2)], sum: 7.5, count: 3 });
-        let text = String::from_utf8(writer.finish().to_vec()).unwrap();
+        let text = String::from_utf8(TextWriter::finish(&mut [writer]).to_vec()).unwrap();
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
         assert_eq!(
             lines,

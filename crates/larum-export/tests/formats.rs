@@ -4,12 +4,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use larum_aggregate::histogram::{BUCKETS, Bucket, bucket_of, upper_seconds};
-use larum_aggregate::{Exemplar, KeyId, SourceId};
+use larum_aggregate::{BucketSets, Exemplar, KeyId, SourceId};
 use larum_export::{Flavour, ProtoWriter, TextWriter};
 use larum_view::signals::{self, SIGNALS};
-use larum_view::{ClassicRead, HistogramRead, Label, Sink, Value};
+use larum_view::{ClassicRead, HistogramRead, Label, Signal, Sink, Value};
 use prost::Message;
 
 /// The parts of `io/prometheus/client/metrics.proto` (Prometheus 3) that Larum writes, proto3.
@@ -198,6 +199,14 @@ fn as_map(labels: &[Label<'_>]) -> BTreeMap<String, String> {
     labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
+fn text_of(writer: &mut TextWriter) -> String {
+    String::from_utf8(TextWriter::finish(slice::from_mut(writer)).to_vec()).unwrap()
+}
+
+fn bytes_of(writer: &mut ProtoWriter) -> Vec<u8> {
+    ProtoWriter::finish(slice::from_mut(writer)).to_vec()
+}
+
 #[test]
 fn hostile_labels_round_trip_and_inject_nothing() {
     for seed in 0..500 {
@@ -211,7 +220,7 @@ fn hostile_labels_round_trip_and_inject_nothing() {
             let family = writer.family(&signals::LOGIN_ATTEMPTS);
             writer.scope(&scope, None);
             writer.sample(family, &own, Value::Int(7));
-            let text = String::from_utf8(writer.finish().to_vec()).unwrap();
+            let text = text_of(&mut writer);
             let samples: Vec<&str> = text.split('\n').filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
             assert_eq!(samples.len(), 1, "seed {seed}: {text:?}");
             assert_eq!(
@@ -224,7 +233,7 @@ fn hostile_labels_round_trip_and_inject_nothing() {
         let family = writer.family(&signals::LOGIN_ATTEMPTS);
         writer.scope(&scope, Some(3_000_000_004));
         writer.sample(family, &own, Value::Int(7));
-        let got = families(&writer.finish().to_vec());
+        let got = families(&bytes_of(&mut writer));
         let [metric] = got[0].metric.as_slice() else { panic!("{got:?}") };
         let labels = metric.label.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect();
         assert_eq!((labels, got.len()), (want, 1), "seed {seed}");
@@ -246,11 +255,12 @@ fn native_buckets_are_the_state_and_classic_ones_follow_from_it() {
             .collect();
         let state: Vec<(Bucket, u64)> = state.into_iter().collect();
         let total: u64 = state.iter().map(|b| b.1).sum();
-        let read = HistogramRead { buckets: &state, sum_ns: 2_500_000_000, exemplars: &[] };
+        let sets: BucketSets<()> = state.iter().copied().collect();
+        let read = HistogramRead { buckets: sets.get(0), sum_ns: 2_500_000_000, exemplars: &[] };
         let mut writer = ProtoWriter::default();
         let family = writer.family(&signals::TOKEN_LATENCY);
         writer.histogram(family, &[("op", "issue")], read);
-        let bytes = writer.finish().to_vec();
+        let bytes = bytes_of(&mut writer);
         let got = families(&bytes);
         assert_eq!((got[0].r#type, got[0].unit.as_str()), (4, "seconds"));
         let histogram = got[0].metric[0].histogram.clone().unwrap();
@@ -266,7 +276,7 @@ fn native_buckets_are_the_state_and_classic_ones_follow_from_it() {
         let mut writer = TextWriter::new(Flavour::OpenMetrics);
         let family = writer.family(&signals::TOKEN_LATENCY);
         writer.histogram(family, &[("op", "issue")], read);
-        let text = String::from_utf8(writer.finish().to_vec()).unwrap();
+        let text = text_of(&mut writer);
         let lines = text.lines().filter(|l| l.contains("_bucket")).map(line);
         let text: Vec<(f64, u64)> =
             lines.map(|(_, labels, n)| (labels["le"].parse().unwrap(), n.parse().unwrap())).collect();
@@ -292,14 +302,14 @@ fn exemplars_stand_at_the_bucket_that_counts_them() {
     let latencies = [700_000_000, 600_000_000, 300_000_000_000];
     let exemplars: Vec<Exemplar> =
         (1..).zip(latencies).map(|(tick, ns)| exemplar(tick, ns, (tick > 1).then_some([0xab; 8]))).collect();
-    let mut buckets = latencies.map(|ns| (bucket_of(ns), 1));
-    buckets.sort_unstable();
-    let read = HistogramRead { buckets: &buckets, sum_ns: 1, exemplars: &exemplars };
+    let sets: BucketSets<()> = latencies.map(|ns| (bucket_of(ns), 1)).into_iter().collect();
+    let exemplars: Vec<&Exemplar> = exemplars.iter().collect();
+    let read = HistogramRead { buckets: sets.get(0), sum_ns: 1, exemplars: &exemplars };
 
     let mut writer = TextWriter::new(Flavour::OpenMetrics);
     let family = writer.family(&signals::TOKEN_LATENCY);
     writer.histogram(family, &[("op", "issue")], read);
-    let text = String::from_utf8(writer.finish().to_vec()).unwrap();
+    let text = text_of(&mut writer);
     let told: Vec<&str> = text.lines().filter(|line| line.contains(" # ")).collect();
     let ids = |n: u8| format!("trace_id=\"{}\",span_id=\"abababababababab\"", format!("{n:02x}").repeat(16));
     let name = "larum_token_latency_seconds_bucket{op=\"issue\"";
@@ -315,12 +325,12 @@ fn exemplars_stand_at_the_bucket_that_counts_them() {
     let mut writer = TextWriter::new(Flavour::Prometheus);
     let family = writer.family(&signals::TOKEN_LATENCY);
     writer.histogram(family, &[("op", "issue")], read);
-    assert!(!String::from_utf8(writer.finish().to_vec()).unwrap().contains(" # {"), "that format has none");
+    assert!(!text_of(&mut writer).contains(" # {"), "that format has none");
 
     let mut writer = ProtoWriter::default();
     let family = writer.family(&signals::TOKEN_LATENCY);
     writer.histogram(family, &[("op", "issue")], read);
-    let histogram = families(&writer.finish().to_vec())[0].metric[0].histogram.clone().unwrap();
+    let histogram = families(&bytes_of(&mut writer))[0].metric[0].histogram.clone().unwrap();
     let values: Vec<f64> = histogram.exemplars.iter().map(|exemplar| exemplar.value).collect();
     assert_eq!(values, [0.7, 0.6, 300.0], "native buckets are finer");
     assert_eq!(histogram.exemplars[0].label.len(), 1, "without a span id");
@@ -340,7 +350,7 @@ fn own_metrics_come_out_in_every_format() {
     let mut writer = ProtoWriter::default();
     larum_export::own::visit(&registry, 9_000_000_000, &mut writer);
     let got: BTreeMap<String, model::MetricFamily> =
-        families(&writer.finish().to_vec()).into_iter().map(|family| (family.name.clone(), family)).collect();
+        families(&bytes_of(&mut writer)).into_iter().map(|family| (family.name.clone(), family)).collect();
     let first = |name: &str| got[name].metric[0].clone();
     let started = Some(model::Timestamp { seconds: 9, nanos: 0 });
     let counter = model::Counter { value: 5.0, start_timestamp: started.clone() };
@@ -351,7 +361,7 @@ fn own_metrics_come_out_in_every_format() {
     assert!(histogram.positive_span.is_empty(), "bounds of its own make no native histogram");
     let mut writer = TextWriter::new(Flavour::Prometheus);
     larum_export::own::visit(&registry, 9_000_000_000, &mut writer);
-    let text = String::from_utf8(writer.finish().to_vec()).unwrap();
+    let text = text_of(&mut writer);
     assert!(text.contains("larum_pipeline_commits_total{result=\"done\"} 5\n"), "{text}");
     assert!(text.contains("larum_pipeline_commit_seconds_bucket{le=\"0.512\"} 1\n"), "{text}");
 }
@@ -363,11 +373,59 @@ fn every_signal_has_a_family() {
         let family = writer.family(signal);
         writer.classic(family, &[], ClassicRead { buckets: &[], sum: 0.0, count: 0 });
     }
-    let families = families(&writer.finish().to_vec());
+    let families = families(&bytes_of(&mut writer));
     assert_eq!(families.len(), SIGNALS.len());
     // Prometheus 3 refuses a whole scrape otherwise.
     for family in families.iter().filter(|family| !family.unit.is_empty()) {
         let name = family.name.strip_suffix("_total").unwrap_or(&family.name);
         assert!(name.ends_with(&format!("_{}", family.unit)), "{}: {}", family.name, family.unit);
     }
+}
+
+/// What several writers wrote is one page: each family once, with what each of them wrote of it.
+#[test]
+fn several_writers_make_one_page() {
+    fn write<S: Sink>(writers: &mut [S; 3]) {
+        for (at, writer) in writers.iter_mut().enumerate().take(2) {
+            let family = writer.family(&signals::LOGIN_ATTEMPTS);
+            let only_first = writer.family(&signals::TOKEN_REQUESTS);
+            let only_second = writer.family(&signals::CHANGE_EVENTS);
+            writer.scope(&[("source", "s")], None);
+            let of_it = if at == 0 { only_first } else { only_second };
+            for family in [family, of_it] {
+                writer.sample(family, &[("tenant", ["a", "b"][at])], Value::Int(at as i64 + 1));
+            }
+        }
+        let last = writers[0].family(&signals::TICK);
+        writers[0].sample(last, &[], Value::Int(3));
+    }
+    let mut writers = [(); 3].map(|()| TextWriter::new(Flavour::OpenMetrics));
+    for _ in 0..2 {
+        write(&mut writers);
+        let page = String::from_utf8(TextWriter::finish(&mut writers).to_vec()).unwrap();
+        let lines: Vec<&str> = page.lines().filter(|l| !l.starts_with("# HELP") && !l.starts_with("# UNIT")).collect();
+        assert_eq!(
+            lines,
+            [
+                "# TYPE larum_login_attempts counter",
+                "larum_login_attempts_total{source=\"s\",tenant=\"a\"} 1",
+                "larum_login_attempts_total{source=\"s\",tenant=\"b\"} 2",
+                "# TYPE larum_token_requests counter",
+                "larum_token_requests_total{source=\"s\",tenant=\"a\"} 1",
+                "# TYPE larum_change_events counter",
+                "larum_change_events_total{source=\"s\",tenant=\"b\"} 2",
+                "# TYPE larum_pipeline_tick_seconds gauge",
+                "larum_pipeline_tick_seconds{source=\"s\"} 3",
+                "# EOF",
+            ]
+        );
+    }
+    let mut writers = [(); 3].map(|()| ProtoWriter::default());
+    write(&mut writers);
+    let got = families(&ProtoWriter::finish(&mut writers).to_vec());
+    let metrics: Vec<(&str, usize)> = got.iter().map(|family| (family.name.as_str(), family.metric.len())).collect();
+    let name = |signal: &Signal| signal.name;
+    let [attempts, requests, changes, tick] =
+        [signals::LOGIN_ATTEMPTS, signals::TOKEN_REQUESTS, signals::CHANGE_EVENTS, signals::TICK].map(|s| name(&s));
+    assert_eq!(metrics, [(attempts, 2), (requests, 1), (changes, 1), (tick, 1)]);
 }

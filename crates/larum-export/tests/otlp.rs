@@ -5,12 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larum_aggregate::histogram::{BUCKETS, Bucket, ONE_SECOND_OFFSET, ZERO_BUCKET};
-use larum_aggregate::{Exemplar, KeyId, SourceId};
+use larum_aggregate::{BucketSets, Exemplar, KeyId, SourceId};
 use larum_export::otlp::{Answer, Body, Link, OtlpWriter, Protocol, Queue};
 use larum_view::signals::{self, SIGNALS, SignalType};
 use larum_view::{ClassicRead, HistogramRead, Sink, Value};
@@ -67,7 +68,7 @@ fn sums_gauges_and_their_times() {
     writer.sample(counter, &[("outcome", "failure")], Value::Int(7));
     writer.window(NOW_NS - 2_000_000_000);
     writer.sample(gauge, &[("window", "5m")], Value::Float(0.25));
-    let bodies = writer.finish();
+    let bodies = OtlpWriter::finish(slice::from_mut(&mut writer));
     let request = &requests(&bodies)[0].resource_metrics[0];
     let resource = texts(&request.resource.as_ref().unwrap().attributes);
     assert_eq!((resource["service.name"].as_str(), resource["service.instance.id"].as_str()), ("larum", "host:1"));
@@ -104,16 +105,17 @@ fn exponential_histograms_are_the_state() {
             .map(|_| (rng.u16(..BUCKETS as u16), 1 + (rng.u64(..1 << 40) >> rng.u8(..39))))
             .collect();
         let state: Vec<(Bucket, u64)> = state.into_iter().collect();
+        let sets: BucketSets<()> = state.iter().copied().collect();
         let mut writer = writer();
         let family = writer.family(&signals::TOKEN_LATENCY);
         writer.scope(&[("source", "s")], Some(9));
-        let exemplars = &[exemplar][..];
+        let exemplars = &[&exemplar][..];
         writer.histogram(
             family,
             &[("op", "issue")],
-            HistogramRead { buckets: &state, sum_ns: 1_500_000_000, exemplars },
+            HistogramRead { buckets: sets.get(0), sum_ns: 1_500_000_000, exemplars },
         );
-        let metrics = metrics(&writer.finish());
+        let metrics = metrics(&OtlpWriter::finish(slice::from_mut(&mut writer)));
         let Some(metric::Data::ExponentialHistogram(histogram)) = &metrics[0].data else { panic!("{metrics:?}") };
         assert_eq!((metrics[0].name.as_str(), histogram.aggregation_temporality), ("larum.token.latency", 2));
         let point = &histogram.data_points[0];
@@ -134,6 +136,7 @@ fn exponential_histograms_are_the_state() {
 
 #[test]
 fn a_series_that_ends_says_so_in_a_few_pushes() {
+    let sets: BucketSets<()> = [(9, 1)].into_iter().collect();
     let mut writer = writer();
     let mut push = |tenants: &[&str]| {
         writer.begin(NOW_NS);
@@ -141,10 +144,10 @@ fn a_series_that_ends_says_so_in_a_few_pushes() {
         for tenant in tenants {
             writer.scope(&[("tenant", tenant)], Some(1));
             writer.sample(gauge, &[], Value::Float(0.5));
-            writer.histogram(latency, &[], HistogramRead { buckets: &[(9, 1)], sum_ns: 1, exemplars: &[] });
+            writer.histogram(latency, &[], HistogramRead { buckets: sets.get(0), sum_ns: 1, exemplars: &[] });
         }
         let mut said = Vec::new();
-        for metric in metrics(&writer.finish()) {
+        for metric in metrics(&OtlpWriter::finish(slice::from_mut(&mut writer))) {
             let points: Vec<(&[KeyValue], u32)> = match metric.data.as_ref().unwrap() {
                 metric::Data::Gauge(g) => g.data_points.iter().map(|p| (&p.attributes[..], p.flags)).collect(),
                 metric::Data::ExponentialHistogram(h) => {
@@ -186,7 +189,8 @@ fn every_signal_fits_and_no_request_is_too_large() {
                     writer.classic(family, &[], ClassicRead { buckets: &[(0.5, 2), (1.0, 5)], sum: 3.5, count: 9 });
                 }
                 SignalType::Histogram => {
-                    let read = HistogramRead { buckets: &[(9, 1), (90, 4)], sum_ns: 1, exemplars: &[] };
+                    let sets: BucketSets<()> = [(9, 1), (90, 4)].into_iter().collect();
+                    let read = HistogramRead { buckets: sets.get(0), sum_ns: 1, exemplars: &[] };
                     writer.histogram(family, &[], read);
                 }
                 _ => writer.sample(family, &[], Value::Int(1)),
@@ -194,7 +198,7 @@ fn every_signal_fits_and_no_request_is_too_large() {
             want += 1;
         }
     }
-    let bodies = writer.finish();
+    let bodies = OtlpWriter::finish(slice::from_mut(&mut writer));
     assert!(bodies.len() > 2 && bodies.iter().all(|body| body.len() < 3 << 20));
     let mut got = 0;
     for metric in metrics(&bodies) {
@@ -318,4 +322,32 @@ async fn what_a_link_names_is_checked_and_no_secret_is_shown() {
         let why = link(None, Some(dir.path().join("none.pem"))).client().err().unwrap();
         assert!(why.contains("none.pem"), "{why}");
     }
+}
+
+/// What several writers wrote is one push; a series that moves from one to another goes on, and one that is gone ends.
+#[test]
+fn several_writers_make_one_push() {
+    let mut writers = [(); 2].map(|()| writer());
+    let mut push = |tenants: [&[&str]; 2]| {
+        for (writer, tenants) in writers.iter_mut().zip(tenants) {
+            writer.begin(NOW_NS);
+            let gauge = writer.family(&signals::LOGIN_FAILURE_RATIO);
+            for tenant in tenants {
+                writer.scope(&[("tenant", tenant)], Some(1));
+                writer.sample(gauge, &[], Value::Float(0.5));
+            }
+        }
+        let metrics = metrics(&OtlpWriter::finish(&mut writers));
+        let [metric] = &metrics[..] else { panic!("{metrics:?}") };
+        let Some(metric::Data::Gauge(gauge)) = &metric.data else { panic!("{metric:?}") };
+        let point = |point: &NumberDataPoint| (texts(&point.attributes).into_values().collect::<String>(), point.flags);
+        gauge.data_points.iter().map(point).collect::<Vec<_>>()
+    };
+    let said =
+        |points: &[(&str, u32)]| points.iter().map(|(tenant, flags)| (tenant.to_string(), *flags)).collect::<Vec<_>>();
+    assert_eq!(push([&["a", "b"], &["c"]]), said(&[("a", 0), ("b", 0), ("c", 0)]));
+    assert_eq!(push([&["a"], &["b", "c"]]), said(&[("a", 0), ("b", 0), ("c", 0)]));
+    // The first tells of those that are gone.
+    assert_eq!(push([&["a"], &["c", "d"]]), said(&[("a", 0), ("b", 1), ("c", 0), ("d", 0)]));
+    assert_eq!(push([&[], &["d"]]), said(&[("a", 1), ("b", 1), ("c", 1), ("d", 0)]));
 }

@@ -1,13 +1,15 @@
 //! What one key counted: totals, latencies and windows, added up cell by cell from the runs that hold them.
 
+use std::hint::black_box;
 use std::sync::LazyLock;
 
-use larum_aggregate::Slot;
-use larum_aggregate::histogram::Bucket;
 use larum_aggregate::time::{HISTOGRAM_WINDOW_S, Window};
+use larum_aggregate::{BucketSets, Slot};
 use larum_event::{Code, Histogram, Measured};
 
+use crate::exposure::HISTOGRAM_LINES;
 use crate::recent::Sign;
+use crate::scan::Windows;
 use crate::slots::place_from;
 
 /// How much of a key is added up.
@@ -23,22 +25,13 @@ pub enum Wanted {
     All,
 }
 
-/// Totals of a latency histogram.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HistogramTotals {
-    /// (bucket, count), by bucket.
-    pub buckets: Vec<(Bucket, u64)>,
-    /// Sum of latencies, ns.
-    pub sum_ns: u128,
-}
-
 /// Sums over a window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WindowSums {
-    /// Counts by code.
+    /// Counts by code; none where they are not asked for.
     pub codes: Vec<(Code, u64)>,
-    /// (bucket, count) of the histograms whose quantiles are shown; none in windows longer than histograms are kept.
-    pub histograms: Vec<(Histogram, Vec<(Bucket, u64)>)>,
+    /// The histograms whose quantiles are shown; none in windows longer than histograms are kept.
+    pub histograms: BucketSets<Histogram>,
 }
 
 /// What a key counted of a code.
@@ -54,7 +47,7 @@ struct OfCode {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyCounts {
     codes: Vec<OfCode>,
-    histograms: Vec<(Histogram, HistogramTotals)>,
+    histograms: BucketSets<Histogram>,
     windows: Vec<WindowSums>,
 }
 
@@ -67,6 +60,12 @@ static TOKENS: LazyLock<Vec<Option<Histogram>>> = LazyLock::new(|| {
     HISTOGRAMS.iter().map(|id| id.filter(is_token)).collect()
 });
 
+/// Whether a cell is part of what is shown of windows besides logins.
+#[inline]
+pub(crate) fn is_shown_of_windows(slot: Slot) -> bool {
+    slot.bucket().is_some() && TOKENS.get(usize::from(slot.code())).is_some_and(Option::is_some)
+}
+
 const _: () = assert!(Histogram::COUNT <= 64);
 
 impl KeyCounts {
@@ -75,17 +74,25 @@ impl KeyCounts {
         KeyCounts { windows: vec![WindowSums::default(); windows], ..KeyCounts::default() }
     }
 
+    /// Reads a bit of everything, so that all of it is on its way from memory at once: it would else be waited for piece by
+    /// piece, which takes several times as long.
+    pub(crate) fn fetch(&self) {
+        self.windows.iter().for_each(|window| window.histograms.fetch());
+        self.histograms.fetch();
+        black_box(self.codes.iter().fold(0, |bits, of| bits | of.count));
+    }
+
     /// Adds to totals. Cells come sorted, or several sorted stretches of them.
     pub(crate) fn add_totals(&mut self, cells: impl Iterator<Item = (Slot, u64)>, with_latencies: bool) {
         let histograms = &**HISTOGRAMS;
         let new = |code| OfCode { code, count: 0, is_measured: false };
-        // Where the cell before was counted.
-        let (mut code_at, mut histogram_at, mut bucket_at) = (0, 0, usize::MAX);
+        // Where the cell before was counted; of its code, the histogram once it was looked for.
+        let (mut code_at, mut histogram_at) = (0, None);
         for (slot, n) in cells {
             let code = Code(slot.code());
             if self.codes.get(code_at).is_none_or(|of| of.code != code) {
                 code_at = place_in(&mut self.codes, code_at, |of| of.code, code, || new(code));
-                bucket_at = usize::MAX;
+                histogram_at = None;
             }
             let of_code = &mut self.codes[code_at];
             of_code.count += n;
@@ -94,13 +101,15 @@ impl KeyCounts {
             if !with_latencies {
                 continue;
             }
-            let Some(id) = histograms.get(usize::from(code.0)).copied().flatten() else { continue };
-            if bucket_at == usize::MAX {
-                histogram_at =
-                    place_in(&mut self.histograms, histogram_at, |of| of.0, id, || (id, HistogramTotals::default()));
-                bucket_at = 0;
-            }
-            bucket_at = add_bucket(&mut self.histograms[histogram_at].1.buckets, bucket_at, bucket, n);
+            let at = match histogram_at {
+                Some(at) => at,
+                None => {
+                    let Some(id) = histograms.get(usize::from(code.0)).copied().flatten() else { continue };
+                    self.histograms.place(id)
+                }
+            };
+            histogram_at = Some(at);
+            self.histograms.add(at, bucket, n);
         }
     }
 
@@ -108,8 +117,8 @@ impl KeyCounts {
     pub(crate) fn add_sums(&mut self, cells: impl Iterator<Item = (Slot, u128)>) {
         for (slot, ns) in cells {
             let Some(id) = HISTOGRAMS.get(usize::from(slot.code())).copied().flatten() else { continue };
-            let at = place_in(&mut self.histograms, 0, |of| of.0, id, || (id, HistogramTotals::default()));
-            self.histograms[at].1.sum_ns += ns;
+            let at = self.histograms.place(id);
+            self.histograms.add_sum(at, ns);
         }
     }
 
@@ -120,40 +129,48 @@ impl KeyCounts {
         window: Window,
         cells: impl Iterator<Item = (Slot, u64)>,
         sign: Sign,
+        of_windows: Windows,
     ) {
         let Some(WindowSums { codes, histograms }) = self.windows.get_mut(at) else { return };
         let (tokens, has_histograms) = (&**TOKENS, window.span_s <= HISTOGRAM_WINDOW_S);
-        let (mut code_at, mut histogram_at, mut bucket_at) = (0, 0, usize::MAX);
+        let (mut before, mut code_at, mut histogram_at) = (None, 0, None);
         for (slot, n) in cells {
             let code = Code(slot.code());
-            if codes.get(code_at).is_none_or(|of| of.0 != code) {
-                code_at = place_in(codes, code_at, |of| of.0, code, || (code, 0));
-                bucket_at = usize::MAX;
+            let is_new = before.replace(code) != Some(code);
+            if is_new {
+                histogram_at = None;
             }
-            let count = &mut codes[code_at].1;
-            match sign {
-                Sign::Plus => *count += n,
-                Sign::Minus => {
-                    debug_assert!(*count >= n, "{code:?} never had {n}");
-                    *count = count.saturating_sub(n);
+            if of_windows == Windows::Whole {
+                debug_assert!(sign == Sign::Plus, "only what is read anew is counted by code");
+                if is_new {
+                    code_at = place_in(codes, code_at, |of| of.0, code, || (code, 0));
                 }
+                codes[code_at].1 += n;
             }
             let Some(bucket) = slot.bucket().filter(|_| has_histograms) else { continue };
-            let Some(id) = tokens.get(usize::from(code.0)).copied().flatten() else { continue };
-            if bucket_at == usize::MAX {
-                histogram_at = place_in(histograms, histogram_at, |of| of.0, id, || (id, Vec::new()));
-                bucket_at = 0;
-            }
-            let buckets = &mut histograms[histogram_at].1;
+            let at = match histogram_at {
+                Some(at) => at,
+                None => {
+                    let Some(id) = tokens.get(usize::from(code.0)).copied().flatten() else { continue };
+                    histograms.place(id)
+                }
+            };
+            histogram_at = Some(at);
             match sign {
-                Sign::Plus => bucket_at = add_bucket(buckets, bucket_at, bucket, n),
-                Sign::Minus => bucket_at = take_bucket(buckets, bucket_at, bucket, n),
+                Sign::Plus => histograms.add(at, bucket, n),
+                Sign::Minus => histograms.take(at, bucket, n),
             }
         }
         if sign == Sign::Minus {
-            codes.retain(|of| of.1 > 0);
-            histograms.retain(|of| !of.1.is_empty());
+            histograms.drop_empty();
         }
+    }
+
+    /// About how many sample lines it has; none while nothing is known of it.
+    pub(crate) fn lines(&self) -> u64 {
+        let of_window = |window: &WindowSums| 4 + 3 * window.histograms.len() as u64;
+        let windows: u64 = self.windows.iter().map(of_window).sum();
+        self.codes.len() as u64 + self.histograms.len() as u64 * HISTOGRAM_LINES + windows
     }
 
     /// Totals by code.
@@ -162,7 +179,7 @@ impl KeyCounts {
     }
 
     /// Totals of latencies, by histogram.
-    pub fn histograms(&self) -> &[(Histogram, HistogramTotals)] {
+    pub fn histograms(&self) -> &BucketSets<Histogram> {
         &self.histograms
     }
 
@@ -182,7 +199,7 @@ impl KeyCounts {
     /// Forgets what is not wanted any more.
     pub(crate) fn reduce(&mut self, wanted: Wanted) {
         if wanted < Wanted::All && !self.histograms.is_empty() {
-            self.histograms = Vec::new();
+            self.histograms = BucketSets::default();
         }
         if wanted < Wanted::Windows {
             self.windows.iter_mut().for_each(|window| *window = WindowSums::default());
@@ -194,17 +211,6 @@ impl KeyCounts {
         self.codes.clear();
         self.histograms.clear();
         self.windows.iter_mut().for_each(|window| *window = WindowSums::default());
-    }
-}
-
-impl HistogramTotals {
-    /// Adds another histogram.
-    pub(crate) fn add(&mut self, other: &HistogramTotals) {
-        let mut at = 0;
-        for (bucket, n) in &other.buckets {
-            at = add_bucket(&mut self.buckets, at, *bucket, *n);
-        }
-        self.sum_ns += other.sum_ns;
     }
 }
 
@@ -221,35 +227,6 @@ fn place_in<T, K: Ord>(
     let at = place_from(list, from, |one| key(one) < wanted);
     if list.get(at).is_none_or(|one| key(one) != wanted) {
         list.insert(at, new());
-    }
-    at
-}
-
-/// Adds to a bucket, looked for from `from` on if it may be there; gives its place.
-#[inline]
-fn add_bucket(buckets: &mut Vec<(Bucket, u64)>, from: usize, bucket: Bucket, n: u64) -> usize {
-    let from = if buckets.get(from).is_some_and(|(at, _)| *at <= bucket) { from } else { 0 };
-    let at = place_from(buckets, from, |(at, _)| *at < bucket);
-    match buckets.get_mut(at).filter(|(at, _)| *at == bucket) {
-        Some((_, count)) => *count += n,
-        None => buckets.insert(at, (bucket, n)),
-    }
-    at
-}
-
-/// Takes away from a bucket, which goes when it is empty; gives its place.
-#[inline]
-fn take_bucket(buckets: &mut Vec<(Bucket, u64)>, from: usize, bucket: Bucket, n: u64) -> usize {
-    let from = if buckets.get(from).is_some_and(|(at, _)| *at <= bucket) { from } else { 0 };
-    let at = place_from(buckets, from, |(at, _)| *at < bucket);
-    let Some((_, count)) = buckets.get_mut(at).filter(|(at, _)| *at == bucket) else {
-        debug_assert!(false, "bucket {bucket} never had {n}");
-        return at;
-    };
-    debug_assert!(*count >= n, "bucket {bucket} never had {n}");
-    *count = count.saturating_sub(n);
-    if *count == 0 {
-        buckets.remove(at);
     }
     at
 }

@@ -7,15 +7,51 @@ use crate::slots::{make_room, place_from_end};
 
 /// Sets by pane and what they are of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub struct DistinctPanes {
+    /// Places of the small sets, sorted, with how many hashes each has; none has none.
+    few: Vec<(Place, u32)>,
+    /// Their hashes, those of a set sorted, one set behind the other.
+    hashes: Vec<u32>,
+    /// Places of the large sets, sorted.
+    many: Vec<Place>,
+    /// The large sets, one behind the other: counting reads all of them.
+    registers: Vec<Registers>,
+}
+
+/// How sets are stored.
+#[derive(Serialize, Deserialize)]
+struct Stored {
     /// Hashes of the small sets, each behind its place, sorted: place 32 | hash 32.
     few: Vec<u64>,
-    /// The large sets, by place.
     many: Vec<(Place, Registers)>,
+}
+
+impl From<Stored> for DistinctPanes {
+    fn from(Stored { few, many }: Stored) -> Self {
+        let place_of = |few: &u64| (*few >> 32) as Place;
+        let sets = few.chunk_by(|a, b| place_of(a) == place_of(b)).map(|set| (place_of(&set[0]), set.len() as u32));
+        let (many, registers) = many.into_iter().unzip();
+        let hashes = few.iter().map(|few| *few as u32).collect();
+        DistinctPanes { few: sets.collect(), hashes, many, registers }
+    }
+}
+
+impl From<DistinctPanes> for Stored {
+    fn from(panes: DistinctPanes) -> Self {
+        let few = |(place, hash): (Place, &u32)| u64::from(place) << 32 | u64::from(*hash);
+        let few = panes.small_sets().flat_map(|(place, set)| set.iter().map(move |hash| few((place, hash)))).collect();
+        Stored { few, many: panes.many.into_iter().zip(panes.registers).collect() }
+    }
 }
 
 /// pane 31 | what 1, so that old ones come first.
 type Place = u32;
+
+/// What a place is of, as a number.
+fn what_of(place: Place) -> usize {
+    (place & 1) as usize
+}
 
 fn place(pane: u32, what: Distinct) -> Place {
     pane << 1 | what as u32
@@ -25,80 +61,123 @@ impl DistinctPanes {
     /// Adds a set.
     pub fn add(&mut self, pane: u32, what: Distinct, sketch: Sketch<'_>) {
         let place = place(pane, what);
-        match (self.many.binary_search_by_key(&place, |many| many.0), sketch) {
-            (Ok(at), Sketch::Few(hashes)) => hashes.iter().for_each(|hash| self.many[at].1.add(*hash)),
-            (Ok(at), Sketch::Many(more)) => self.many[at].1.merge(more),
+        match (self.many.binary_search(&place), sketch) {
+            (Ok(at), Sketch::Few(hashes)) => hashes.iter().for_each(|hash| self.registers[at].add(*hash)),
+            (Ok(at), Sketch::Many(more)) => self.registers[at].merge(more),
             (Err(at), Sketch::Few(hashes)) => {
-                for hash in hashes {
-                    self.add_few(place, *hash);
-                }
-                if self.few.len() > FEW_MAX && self.few_at(place).len() > FEW_MAX {
-                    let registers = self.take_few(place);
-                    self.many.insert(at, (place, registers));
+                if self.add_few(place, hashes) > FEW_MAX {
+                    self.insert_many(at, place);
                 }
             }
-            (Err(at), Sketch::Many(more)) => {
-                let mut registers = self.take_few(place);
-                registers.merge(more);
-                self.many.insert(at, (place, registers));
-            }
+            (Err(at), Sketch::Many(more)) => self.insert_many(at, place).merge(more),
         }
     }
 
-    fn add_few(&mut self, place: Place, hash: u32) {
-        let few = u64::from(place) << 32 | u64::from(hash);
-        let at = place_from_end(&self.few, |other| *other < few);
-        if self.few.get(at) != Some(&few) {
-            make_room(&mut self.few);
-            self.few.insert(at, few);
+    /// The small sets, with their places.
+    fn small_sets(&self) -> impl Iterator<Item = (Place, &[u32])> {
+        let mut rest = self.hashes.as_slice();
+        self.few.iter().filter_map(move |(place, len)| {
+            let (set, after) = rest.split_at_checked(*len as usize)?;
+            rest = after;
+            Some((*place, set))
+        })
+    }
+
+    /// The place among the small sets, and where the hashes of that place begin and end.
+    fn few_at(&self, place: Place) -> (usize, std::ops::Range<usize>) {
+        // Mostly it is one of the last.
+        let at = place_from_end(&self.few, |few| few.0 < place);
+        let behind: usize = self.few[at..].iter().map(|few| few.1 as usize).sum();
+        let len = self.few.get(at).filter(|few| few.0 == place).map_or(0, |few| few.1 as usize);
+        let from = self.hashes.len() - behind;
+        (at, from..from + len)
+    }
+
+    /// Adds to a small set; says how large it is then.
+    fn add_few(&mut self, place: Place, more: &[u32]) -> usize {
+        let (at, mut held) = self.few_at(place);
+        for hash in more {
+            if let Err(before) = self.hashes[held.clone()].binary_search(hash) {
+                make_room(&mut self.hashes);
+                self.hashes.insert(held.start + before, *hash);
+                held.end += 1;
+            }
         }
+        match self.few.get_mut(at) {
+            Some(few) if few.0 == place => few.1 = held.len() as u32,
+            _ if held.is_empty() => {}
+            _ => {
+                make_room(&mut self.few);
+                self.few.insert(at, (place, held.len() as u32));
+            }
+        }
+        held.len()
     }
 
-    /// Where a small set is.
-    fn few_at(&self, place: Place) -> std::ops::Range<usize> {
-        let from = self.few.partition_point(|few| *few >> 32 < u64::from(place));
-        from..self.few.partition_point(|few| *few >> 32 <= u64::from(place))
-    }
-
-    /// Turns a small set into registers.
-    fn take_few(&mut self, place: Place) -> Registers {
-        let at = self.few_at(place);
-        Registers::of(self.few.drain(at).map(|few| few as u32))
+    /// Turns a small set into a large one.
+    fn insert_many(&mut self, at: usize, place: Place) -> &mut Registers {
+        let (few, held) = self.few_at(place);
+        if !held.is_empty() {
+            self.few.remove(few);
+        }
+        let registers = Registers::of(self.hashes.drain(held));
+        make_room(&mut self.many);
+        make_room(&mut self.registers);
+        self.many.insert(at, place);
+        self.registers.insert(at, registers);
+        &mut self.registers[at]
     }
 
     /// Drops the panes before `pane`.
     pub fn drop_before(&mut self, pane: u32) {
         let first = place(pane, Distinct::Accounts);
-        self.few.drain(..self.few.partition_point(|few| *few >> 32 < u64::from(first)));
-        self.many.drain(..self.many.partition_point(|many| many.0 < first));
-        if self.few.capacity() > self.few.len() * 2 {
+        let few = self.few.partition_point(|few| few.0 < first);
+        let hashes: usize = self.few.drain(..few).map(|few| few.1 as usize).sum();
+        self.hashes.drain(..hashes);
+        let many = self.many.partition_point(|many| *many < first);
+        self.many.drain(..many);
+        self.registers.drain(..many);
+        if self.hashes.capacity() > self.hashes.len() * 2 {
+            self.hashes.shrink_to_fit();
             self.few.shrink_to_fit();
         }
-        if self.many.is_empty() {
+        if self.many.capacity() > self.many.len() * 2 {
             self.many.shrink_to_fit();
+            self.registers.shrink_to_fit();
         }
     }
 
-    /// How many there were in panes `first` to `last`: exactly if every pane's set is small, else about.
-    pub fn count(&self, what: Distinct, first: u32, last: u32) -> u64 {
-        let is_wanted = |of: Place| of & 1 == what as u32 && (first..=last).contains(&(of >> 1));
-        let before = |pane: u32| self.few.partition_point(|few| *few >> 33 < u64::from(pane));
-        let few = &self.few[before(first)..before(last.saturating_add(1))];
-        let few = few.iter().filter(|few| **few >> 32 & 1 == what as u64).map(|few| *few as u32);
-        let mut many = self.many.iter().filter(|many| is_wanted(many.0)).map(|many| &many.1);
-        let Some(large) = many.next() else {
-            return count_different(few);
-        };
-        let mut all = large.clone();
-        many.for_each(|more| all.merge(more));
-        few.for_each(|hash| all.add(hash));
-        (all.estimate().round() as u64).max(FEW_MAX as u64 + 1)
+    /// Reads a bit of everything, so that it is on its way from memory before it is counted.
+    pub fn fetch(&self) {
+        /// Hashes in what memory gives at once.
+        const LINE: usize = 16;
+        let bits = self.hashes.iter().step_by(LINE).fold(0, |bits, hash| bits | hash);
+        std::hint::black_box(self.registers.iter().fold(bits, |bits, registers| bits | registers.some()));
+    }
+
+    /// How many there were in panes `first` to `last`, by [`Distinct`]: exactly if every pane's set is small, else about.
+    pub fn count(&self, first: u32, last: u32, counter: &mut Counter) -> [u64; 2] {
+        let places = place(first, Distinct::Accounts)..=place(last, Distinct::Sources);
+        let is_wanted = |place: Place| places.contains(&place);
+        counter.clear();
+        for (place, registers) in self.many.iter().zip(&self.registers).filter(|many| is_wanted(*many.0)) {
+            counter.large[what_of(*place)].get_or_insert_default().merge(registers);
+        }
+        let few = || self.few.iter().filter(|few| is_wanted(few.0));
+        counter.make_room(few().fold([0; 2], |mut hashes, (place, len)| {
+            hashes[what_of(*place)] += *len as usize;
+            hashes
+        }));
+        self.small_sets().filter(|set| is_wanted(set.0)).for_each(|(place, set)| counter.add(what_of(place), set));
+        counter.counts()
     }
 
     /// Bytes that it takes besides itself.
     pub fn size_bytes(&self) -> usize {
-        let many = self.many.capacity() * size_of::<(Place, Registers)>() + self.many.len() * Registers::SIZE_BYTES;
-        self.few.capacity() * size_of::<u64>() + many
+        self.few.capacity() * size_of::<(Place, u32)>()
+            + self.hashes.capacity() * size_of::<u32>()
+            + self.many.capacity() * size_of::<Place>()
+            + self.registers.capacity() * size_of::<Registers>()
     }
 
     /// True when nothing is in it.
@@ -107,28 +186,79 @@ impl DistinctPanes {
     }
 }
 
-/// How many different numbers there are.
-fn count_different(numbers: impl Iterator<Item = u32> + Clone) -> u64 {
-    // A table that is at most half full; a place holds a number, or 0 while it is free.
-    let places = (2 * numbers.clone().count()).next_power_of_two();
-    let (mut table, mut different, mut has_zero) = (vec![0_u32; places], 0, 0);
-    for number in numbers {
-        if number == 0 {
-            has_zero = 1;
-            continue;
-        }
-        // Hashes: their lowest bits are as good as any.
-        let mut at = number as usize & (places - 1);
-        while table[at] != number {
-            if table[at] == 0 {
-                table[at] = number;
-                different += 1;
-                break;
-            }
-            at = (at + 1) & (places - 1);
+/// Counts sets of panes together; its memory is used again and again.
+#[derive(Debug, Default)]
+pub struct Counter {
+    /// By what is counted, where a set of it is large.
+    large: [Option<Registers>; 2],
+    /// Where none is.
+    small: [Table; 2],
+}
+
+/// Hashes that were seen, in a table that is at most half full.
+#[derive(Debug, Default)]
+struct Table {
+    /// A place holds a hash, or 0 while it is free. As many as a power of two, or none.
+    places: Vec<u32>,
+    different: u64,
+    has_zero: bool,
+}
+
+impl Counter {
+    /// Forgets what it counted.
+    fn clear(&mut self) {
+        self.large = [None, None];
+    }
+
+    /// Makes room for so many hashes, by what is counted.
+    fn make_room(&mut self, hashes: [usize; 2]) {
+        for ((table, hashes), large) in self.small.iter_mut().zip(hashes).zip(&self.large) {
+            let places = if large.is_some() || hashes == 0 { 0 } else { (2 * hashes).next_power_of_two() };
+            table.places.clear();
+            table.places.resize(places, 0);
+            (table.different, table.has_zero) = (0, false);
         }
     }
-    different + has_zero
+
+    fn add(&mut self, what: usize, set: &[u32]) {
+        match &mut self.large[what] {
+            Some(large) => set.iter().for_each(|hash| large.add(*hash)),
+            None => self.small[what].add(set),
+        }
+    }
+
+    fn counts(&self) -> [u64; 2] {
+        [0, 1].map(|what| match &self.large[what] {
+            Some(large) => (large.estimate().round() as u64).max(FEW_MAX as u64 + 1),
+            None => self.small[what].different + u64::from(self.small[what].has_zero),
+        })
+    }
+}
+
+impl Table {
+    /// Adds hashes. Whether a place was free is counted and not asked: nobody can guess that.
+    fn add(&mut self, hashes: &[u32]) {
+        let Some(mask) = self.places.len().checked_sub(1) else { return };
+        let mut different = 0;
+        for hash in hashes.iter().copied() {
+            if hash == 0 {
+                self.has_zero = true;
+                continue;
+            }
+            // Their lowest bits are as good as any.
+            let mut at = hash as usize & mask;
+            while let Some(place) = self.places.get_mut(at) {
+                let held = *place;
+                different += u64::from(held == 0);
+                *place = if held == 0 { hash } else { held };
+                if *place == hash {
+                    break;
+                }
+                at = (at + 1) & mask;
+            }
+        }
+        self.different += different;
+    }
 }
 
 #[cfg(test)]
@@ -167,7 +297,7 @@ mod tests {
                 }
                 panes
             };
-            let mut panes = build(&seen, &mut rng);
+            let (mut panes, mut counter) = (build(&seen, &mut rng), Counter::default());
             rng.shuffle(&mut seen);
             assert_eq!(panes, build(&seen, &mut rng), "seed {seed}");
             for what in [Distinct::Accounts, Distinct::Sources] {
@@ -176,7 +306,7 @@ mod tests {
                 };
                 let sets: Vec<BTreeSet<u32>> = (101..=103).map(of).collect();
                 let union = sets.iter().flatten().collect::<BTreeSet<_>>().len() as u64;
-                let count = panes.count(what, 101, 103);
+                let count = panes.count(101, 103, &mut counter)[what as usize];
                 if sets.iter().all(|set| set.len() <= FEW_MAX) {
                     assert_eq!(count, union, "seed {seed}");
                 } else {
@@ -184,7 +314,7 @@ mod tests {
                 }
             }
             panes.drop_before(104);
-            assert_eq!(panes.count(Distinct::Accounts, 0, 103), 0);
+            assert_eq!(panes.count(0, 103, &mut counter), [0, 0]);
             panes.drop_before(105);
             assert!(panes.is_empty());
         }

@@ -61,13 +61,22 @@ impl Detail {
     }
 }
 
-/// A plan: the detail of every key.
+/// A plan: the detail of every key, and the lines it takes.
 #[derive(Clone, Debug, Default)]
 pub struct Exposure {
-    details: HashMap<KeyId, Detail, FixedState>,
+    details: HashMap<KeyId, (Detail, u64), FixedState>,
     lines_max: u64,
     /// More than half of the lines are free.
     is_roomy: bool,
+}
+
+/// Lines that some of the keys may take together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// With their windows and histograms.
+    full: u64,
+    /// With counters of keys that came or grew since the plan.
+    with_counters: u64,
 }
 
 /// Sample lines of a key at each detail, at most.
@@ -127,7 +136,7 @@ impl Exposure {
                 // What is of no tenant in particular is little, and everybody's.
                 let is_common = def.tenant == NameId::NONE || def.tenant == NameId::OTHER;
                 let events: u64 = counted.counts.codes().map(|code| code.1).sum();
-                let held = before.details.get(&def.id).copied().unwrap_or(Detail::Hidden) as u64;
+                let held = before.details.get(&def.id).map_or(Detail::Hidden, |held| held.0) as u64;
                 let rank = (is_common, events.saturating_mul(4 + held));
                 keys.push(Ranked { rank, id: def.id, lines: Lines::of(counted, windows), detail: Detail::Hidden });
             },
@@ -144,7 +153,7 @@ impl Exposure {
                 }
             }
         }
-        let details = keys.into_iter().map(|key| (key.id, key.detail)).collect();
+        let details = keys.into_iter().map(|key| (key.id, (key.detail, key.lines.at(key.detail)))).collect();
         Exposure { details, lines_max, is_roomy: used < lines_max / 2 }
     }
 
@@ -152,7 +161,7 @@ impl Exposure {
     fn most(&self, id: KeyId) -> Detail {
         // New keys may have all only where there is plenty: they come in any order, and take nothing from planned ones.
         match self.details.get(&id) {
-            Some(detail) => *detail,
+            Some((detail, _)) => *detail,
             None if self.is_roomy => Detail::default(),
             None => Detail::Counters,
         }
@@ -168,18 +177,33 @@ impl Exposure {
         }
     }
 
-    /// The detail at which a key is shown after others took `used` lines: as planned, or less if that does not fit.
-    pub fn detail(&self, id: KeyId, lines: Lines, used: u64) -> Detail {
+    /// Splits the lines there are among parts of the keys: each may take what is planned of it, and a like share of what is
+    /// left.
+    pub(crate) fn allowances(&self, planned: &[u64]) -> Vec<Allowance> {
+        let all: u64 = planned.iter().sum();
+        let left = |of: u64| of.saturating_sub(all) / planned.len().max(1) as u64;
+        let (full, with_counters) = (left(planned_lines(self.lines_max)), left(self.lines_max));
+        planned.iter().map(|own| Allowance { full: own + full, with_counters: own + with_counters }).collect()
+    }
+
+    /// Lines that are planned of a key.
+    pub(crate) fn planned(&self, id: KeyId) -> u64 {
+        self.details.get(&id).map_or(0, |planned| planned.1)
+    }
+
+    /// The detail at which a key is shown after others of its part took `used` lines: as planned, or less if that does not
+    /// fit.
+    pub(crate) fn detail(&self, id: KeyId, lines: Lines, used: u64, allowance: Allowance) -> Detail {
         let planned = self.most(id);
         // Keys that came or grew since the plan show their counters out of what others leave free.
-        let most = |detail| if detail > Detail::Counters { planned_lines(self.lines_max) } else { self.lines_max };
+        let most = |detail| if detail > Detail::Counters { allowance.full } else { allowance.with_counters };
         let fits = |detail: &&Detail| **detail <= planned && used + lines.at(**detail) <= most(**detail);
         Detail::ALL.iter().rev().find(fits).copied().unwrap_or(Detail::Hidden)
     }
 
     /// Share of the planned keys that are not shown at all.
     pub fn hidden_share(&self) -> f64 {
-        let hidden = self.details.values().filter(|detail| **detail == Detail::Hidden).count();
+        let hidden = self.details.values().filter(|planned| planned.0 == Detail::Hidden).count();
         hidden as f64 / self.details.len().max(1) as f64
     }
 
@@ -232,9 +256,11 @@ mod tests {
 
     fn details(view: &View, plan: &Exposure) -> Vec<Detail> {
         let (mut details, mut used) = (Vec::new(), 0);
+        let planned = view.keys().map(|key| plan.planned(key.def.id)).sum();
+        let allowance = plan.allowances(&[planned])[0];
         view.scan(&[], |counted| {
             let lines = Lines::of(counted, &[]);
-            details.push(plan.detail(counted.key.def.id, lines, used));
+            details.push(plan.detail(counted.key.def.id, lines, used, allowance));
             used += lines.at(*details.last().unwrap());
         });
         assert!(used <= plan.lines_max());

@@ -1,13 +1,13 @@
 //! One key: who and where, since when, and who was seen there. What it counted stands in the ledgers of its source.
 
+use larum_aggregate::KeyDef;
 use larum_aggregate::time::{DISTINCT_WINDOW, PANE_S, WINDOWS, Window};
-use larum_aggregate::{Distinct, KeyDef};
 use serde::{Deserialize, Serialize};
 
-use crate::distinct::DistinctPanes;
+use crate::distinct::{Counter, DistinctPanes};
 use crate::measure::{Measure, TENANT_MEASURES};
 use crate::places::KeyPlaces;
-use crate::sums::{KeySums, Sums};
+use crate::sums::{KeySums, Sums, place_of};
 
 /// One key's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,14 +36,34 @@ impl KeyView {
         self.sums.0.as_ref().map_or(0, |sums| of(Measure::Login, sums) + of(Measure::Token, sums))
     }
 
-    /// Distinct accounts or sources of a window that ends with the pane of second `end_s`; 0 for windows longer than
-    /// [`DISTINCT_WINDOW`].
-    pub fn distinct(&self, what: Distinct, window: Window, end_s: u32) -> u64 {
-        if window > DISTINCT_WINDOW {
-            return 0;
+    /// Logins of a window, as of the tick.
+    pub(crate) fn logins(&self, window: Window) -> Logins {
+        let Some((sums, at)) = self.sums.0.as_ref().zip(place_of(window)) else { return Logins::default() };
+        let of = |measure: Measure| sums.get(measure as usize, at);
+        Logins {
+            all: of(Measure::Login),
+            succeeded: of(Measure::LoginSuccess),
+            failed: of(Measure::LoginFailure),
+            denied: of(Measure::LoginDenied),
         }
-        self.distinct.count(what, window.start_s(end_s) / PANE_S, end_s / PANE_S)
     }
+
+    /// Distinct accounts and sources of a window that ends with the pane of second `end_s`, by [`Distinct`](larum_aggregate::Distinct); `None` for
+    /// windows longer than [`DISTINCT_WINDOW`].
+    pub fn distinct(&self, window: Window, end_s: u32, counter: &mut Counter) -> Option<[u64; 2]> {
+        let count = || self.distinct.count(window.start_s(end_s) / PANE_S, end_s / PANE_S, counter);
+        (window <= DISTINCT_WINDOW).then(count)
+    }
+}
+
+/// Logins by how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Logins {
+    /// Those that ended otherwise included.
+    pub(crate) all: u64,
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+    pub(crate) denied: u64,
 }
 
 /// Visits keys, in any order and each as often as it is wanted; `places` fits them.

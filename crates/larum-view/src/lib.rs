@@ -33,7 +33,8 @@ mod tick;
 pub mod view;
 
 pub use audit::{AuditCounts, AuditQueue, AuditState};
-pub use counts::{HistogramTotals, KeyCounts, Wanted, WindowSums};
+pub use counts::{KeyCounts, Wanted, WindowSums};
+pub use distinct::Counter;
 pub use exemplars::Exemplars;
 pub use exposure::Exposure;
 pub use key::KeyView;

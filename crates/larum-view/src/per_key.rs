@@ -1,19 +1,19 @@
 //! The families whose series belong to a key: logins, tokens, permissions, deliveries, changes; one pass writes them all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
 
-use foldhash::fast::FixedState;
-use larum_aggregate::histogram::quantiles_seconds;
-use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, SECOND_NS, Window};
-use larum_aggregate::{Distinct, Exemplar, NameId, SourceId};
+use larum_aggregate::time::{HISTOGRAM_WINDOW_S, SECOND_NS, WINDOWS, Window};
+use larum_aggregate::{BucketSets, Buckets, Distinct, Exemplar, NameId, SourceId};
 use larum_event::{Code, CodeParts, Histogram, Hop, Kind, Measured, Op, Outcome};
 
-use crate::counts::{HistogramTotals, Wanted, WindowSums};
-use crate::exposure::{Detail, Lines};
-use crate::key::KeyView;
+use crate::distinct::Counter;
+use crate::exposure::{Allowance, Detail, Lines};
+use crate::key::{KeyView, Logins};
 use crate::reading::{Family, HistogramRead, Label, LabelSet, Reading, Sink, Value};
 use crate::scan::Counted;
-use crate::shown::Shown;
+use crate::shown::{Part, Shown, Walker};
 use crate::signals;
 use crate::view::SourceView;
 
@@ -64,50 +64,101 @@ struct ShownWindow {
     end_s: u32,
 }
 
-/// Shows the samples of every key.
-pub fn visit(reading: &Reading<'_>, kept: &mut Shown, sink: &mut impl Sink) {
-    let families = Families::of(sink);
-    let shown: BTreeMap<SourceId, Vec<ShownWindow>> =
+/// How much was shown.
+#[derive(Default)]
+struct Tally {
+    lines: u64,
+    /// By [`Detail`].
+    keys: [u64; Detail::ALL.len()],
+}
+
+/// Shows the samples of every key, a part of the keys in each sink, several parts at the same time.
+pub fn visit<S: Sink + Send>(reading: &Reading<'_>, kept: &mut Shown, sinks: &mut [S]) {
+    if sinks.is_empty() {
+        return;
+    }
+    let windows: BTreeMap<SourceId, Vec<ShownWindow>> =
         reading.view.sources().map(|source| (source.def.id, windows(reading, source))).collect();
-    let (mut lines_used, mut keys_shown) = (0, [0_u64; Detail::ALL.len()]);
     // The past is shown as totals only, so its windows need not be added up.
-    let asked = if shown.values().any(|windows| !windows.is_empty()) { reading.windows } else { &[] };
+    let asked = if windows.values().any(|windows| !windows.is_empty()) { reading.windows } else { &[] };
     let wanted = |key: &KeyView| reading.exposure.wanted(key.def.id);
-    keys_shown[Detail::Hidden as usize] =
-        reading.view.keys().filter(|key| wanted(key) == Wanted::Nothing).count() as u64;
-    let (mut exemplars, mut chosen, mut known) = (Vec::new(), Vec::new(), Known::default());
-    kept.visit(reading.view, asked, wanted, |counted| {
+    let mut showing = kept.begin(reading.view, asked, wanted);
+    let parts = showing.parts(sinks.len());
+    let planned: Vec<u64> = parts.iter().map(|part| part.keys().map(|id| reading.exposure.planned(id)).sum()).collect();
+    let allowances = reading.exposure.allowances(&planned);
+    let threads = reading.threads.clamp(1, parts.len().max(1));
+    let jobs = Mutex::new(parts.into_iter().zip(allowances).zip(&mut *sinks));
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+    // Each thread takes the next part as soon as it is done with one: parts that it has come in order.
+    let work = || {
+        let mut walker = Walker::default();
+        let job = |((part, allowance), sink)| show(reading, &windows, &mut walker, part, allowance, sink);
+        std::iter::from_fn(next).map(job).collect::<Vec<Tally>>()
+    };
+    let tallies: Vec<Tally> = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut tallies = work();
+        for other in others {
+            // A panic goes on here.
+            tallies.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        tallies
+    });
+    showing.end();
+    let Some(sink) = sinks.first_mut() else { return };
+    let mut keys = [0; Detail::ALL.len()];
+    for tally in &tallies {
+        keys.iter_mut().zip(tally.keys).for_each(|(keys, more)| *keys += more);
+    }
+    // Those that no part has.
+    keys[Detail::Hidden as usize] += reading.view.keys().count() as u64 - keys.iter().sum::<u64>();
+    sink.scope(&[], None);
+    let family = sink.family(&signals::SERIES_LINES);
+    sink.sample(family, &[], Value::Int(tallies.iter().map(|tally| tally.lines).sum::<u64>() as i64));
+    let family = sink.family(&signals::SERIES_LINES_MAX);
+    sink.sample(family, &[], Value::Int(reading.exposure.lines_max() as i64));
+    let family = sink.family(&signals::KEYS_SHOWN);
+    for (detail, keys) in Detail::ALL.iter().zip(keys) {
+        sink.sample(family, &[("detail", detail.as_str())], Value::Int(keys as i64));
+    }
+}
+
+/// Shows the samples of some keys.
+fn show<'v>(
+    reading: &Reading<'v>,
+    windows: &BTreeMap<SourceId, Vec<ShownWindow>>,
+    walker: &mut Walker<'v>,
+    part: Part<'v, '_>,
+    allowance: Allowance,
+    sink: &mut impl Sink,
+) -> Tally {
+    let families = Families::of(sink);
+    let (mut tally, mut exemplars, mut memory) = (Tally::default(), Vec::new(), Memory::default());
+    walker.visit(part, |counted| {
         let name = |id| reading.view.name(id);
         let def = counted.key.def;
         let (source, region) = (("source", counted.source.def.name.as_str()), ("region", name(def.region)));
         let (tenant, component) = (("tenant", name(def.tenant)), name(def.component));
         let is_of_platform = def.component != NameId::NONE;
         let lines = Lines::of(counted, reading.windows);
-        let detail = reading.exposure.detail(def.id, lines, lines_used);
-        lines_used += lines.at(detail);
-        keys_shown[detail as usize] += 1;
+        let detail = reading.exposure.detail(def.id, lines, tally.lines, allowance);
+        tally.lines += lines.at(detail);
+        tally.keys[detail as usize] += 1;
         if detail == Detail::Hidden {
             return;
         }
         let started_ns = Some(i64::from(counted.key.started_s) * SECOND_NS);
         exemplars.clear();
-        if detail == Detail::Full {
+        if detail == Detail::Full && sink.has_exemplars() {
             exemplars.extend(reading.exemplars.of(def.source, def.id));
         }
-        let mut writer = Writer {
-            counted,
-            families: &families,
-            detail,
-            exemplars: &exemplars,
-            chosen: &mut chosen,
-            known: &mut known,
-            sink,
-        };
+        let mut writer =
+            Writer { counted, families: &families, detail, exemplars: &exemplars, memory: &mut memory, sink };
         match is_of_platform {
             false => {
                 writer.sink.scope(&[source, tenant, region], started_ns);
                 writer.logins_and_tokens();
-                let windows = shown.get(&def.source).filter(|_| detail >= Detail::Windows);
+                let windows = windows.get(&def.source).filter(|_| detail >= Detail::Windows);
                 let windows = windows.map_or(&[][..], Vec::as_slice);
                 if let Some(first) = windows.first() {
                     writer.sink.window(i64::from(first.end_s) * SECOND_NS);
@@ -125,15 +176,7 @@ pub fn visit(reading: &Reading<'_>, kept: &mut Shown, sink: &mut impl Sink) {
             }
         }
     });
-    sink.scope(&[], None);
-    let family = sink.family(&signals::SERIES_LINES);
-    sink.sample(family, &[], Value::Int(lines_used as i64));
-    let family = sink.family(&signals::SERIES_LINES_MAX);
-    sink.sample(family, &[], Value::Int(reading.exposure.lines_max() as i64));
-    let family = sink.family(&signals::KEYS_SHOWN);
-    for (detail, keys) in Detail::ALL.iter().zip(keys_shown) {
-        sink.sample(family, &[("detail", detail.as_str())], Value::Int(keys as i64));
-    }
+    tally
 }
 
 /// The windows that are shown of a source: those of the present or none.
@@ -161,28 +204,52 @@ enum Sort {
     Escalation,
 }
 
-/// Labels that were named for another key already.
+impl Sort {
+    /// More than the second number of such labels.
+    const fn width(self) -> usize {
+        match self {
+            Sort::Code | Sort::Latency | Sort::Window => 1,
+            Sort::Quantile => QUANTILES.len() * WINDOWS.len(),
+            Sort::Permission | Sort::Escalation => 8,
+        }
+    }
+}
+
+/// Labels that were named for another key already, by sort, and there by their numbers.
 #[derive(Default)]
-struct Known(HashMap<(u32, u32), LabelSet, FixedState>);
+struct Known([Vec<Option<LabelSet>>; 6]);
 
 impl Known {
     /// Those of a sort that have these numbers.
     #[inline]
     fn of(&mut self, sink: &mut impl Sink, sort: Sort, numbers: (u16, u16), labels: &[Label<'_>]) -> LabelSet {
-        let at = (sort as u32, u32::from(numbers.0) << 16 | u32::from(numbers.1));
-        *self.0.entry(at).or_insert_with(|| sink.labels(labels))
+        let (known, at) = (&mut self.0[sort as usize], usize::from(numbers.0) * sort.width() + usize::from(numbers.1));
+        if known.len() <= at {
+            known.resize(at + 1, None);
+        }
+        *known[at].get_or_insert_with(|| sink.labels(labels))
     }
 }
 
+/// What is used for one key after the other.
+#[derive(Default)]
+struct Memory<'v> {
+    /// Exemplars of a histogram.
+    chosen: Vec<&'v Exemplar>,
+    /// Latencies that were added up.
+    permissions: BucketSets<(Op, Outcome)>,
+    hops: BucketSets<Option<Hop>>,
+    known: Known,
+    counter: Counter,
+}
+
 struct Writer<'w, 'v, S> {
-    counted: &'w Counted<'v>,
+    counted: &'w Counted<'w>,
     families: &'w Families,
     detail: Detail,
     /// Of the key.
-    exemplars: &'w [Exemplar],
-    /// Memory for those of a histogram.
-    chosen: &'w mut Vec<Exemplar>,
-    known: &'w mut Known,
+    exemplars: &'w [&'v Exemplar],
+    memory: &'w mut Memory<'v>,
     sink: &'w mut S,
 }
 
@@ -192,23 +259,25 @@ impl<S: Sink> Writer<'_, '_, S> {
     }
 
     fn labels(&mut self, sort: Sort, numbers: (u16, u16), labels: &[Label<'_>]) -> LabelSet {
-        self.known.of(self.sink, sort, numbers, labels)
+        self.memory.known.of(self.sink, sort, numbers, labels)
     }
 
-    /// `is_in_it`: what of the key's histograms `totals` were added up from.
+    /// `is_in_it`: what of the key's histograms it was added up from.
     fn latency(
         &mut self,
         family: Family,
         labels: LabelSet,
-        totals: &HistogramTotals,
+        (buckets, sum_ns): (Buckets<'_>, u128),
         is_in_it: impl Fn(Measured) -> bool,
     ) {
         if self.detail < Detail::Full {
             return;
         }
-        self.chosen.clear();
-        self.chosen.extend(self.exemplars.iter().filter(|e| is_in_it(Histogram(e.histogram).measured())));
-        let read = HistogramRead { buckets: &totals.buckets, sum_ns: totals.sum_ns, exemplars: self.chosen };
+        self.memory.chosen.clear();
+        self.memory
+            .chosen
+            .extend(self.exemplars.iter().copied().filter(|e| is_in_it(Histogram(e.histogram).measured())));
+        let read = HistogramRead { buckets, sum_ns, exemplars: &self.memory.chosen };
         self.sink.histogram_of(family, labels, read);
     }
 
@@ -228,7 +297,8 @@ impl<S: Sink> Writer<'_, '_, S> {
                 }
             }
         }
-        for (id, totals) in counted.counts.histograms() {
+        for (id, buckets, sum_ns) in counted.counts.histograms().iter() {
+            let totals = (buckets, sum_ns);
             let is_it = |measured| measured == id.measured();
             match id.measured() {
                 Measured::Login(outcome) => {
@@ -248,19 +318,19 @@ impl<S: Sink> Writer<'_, '_, S> {
     fn window(&mut self, at: usize, ShownWindow { window, name, span_s, end_s }: &ShownWindow) {
         let Some(sums) = self.counted.counts.windows().get(at) else { return };
         let label = ("window", name.as_str());
-        let logins = LoginSums::of(sums);
+        let logins = self.counted.key.logins(*window);
         let has_logins = || self.counted.counts.codes().any(|(code, _)| code.parts().kind == Kind::Login);
-        if logins.total() > 0 || has_logins() {
-            let (succeeded, failed) = (Outcome::Success, Outcome::Failure);
-            let distinct =
-                |what| (*window <= DISTINCT_WINDOW).then(|| self.counted.key.distinct(what, *window, *end_s) as f64);
-            let failures = logins.by_outcome[failed as usize];
+        if logins.all > 0 || has_logins() {
+            let distinct = self.counted.key.distinct(*window, *end_s, &mut self.memory.counter);
+            let distinct = |what| distinct.map(|counts| counts[what as usize] as f64);
+            let Logins { all, succeeded, failed, denied } = logins;
+            let ratio = |part: u64, of: u64| (of > 0).then(|| part as f64 / of as f64);
             let f = self.families;
             let values = [
-                (f.login_attempts_rate, Some(logins.total() as f64 / span_s)),
-                (f.login_failures_rate, Some(failures as f64 / span_s)),
-                (f.login_failure_ratio, logins.ratio(failed, &[succeeded, failed])),
-                (f.login_denied_ratio, logins.ratio(Outcome::Denied, &[succeeded, failed, Outcome::Denied])),
+                (f.login_attempts_rate, Some(all as f64 / span_s)),
+                (f.login_failures_rate, Some(failed as f64 / span_s)),
+                (f.login_failure_ratio, ratio(failed, succeeded + failed)),
+                (f.login_denied_ratio, ratio(denied, succeeded + failed + denied)),
                 (f.login_accounts, distinct(Distinct::Accounts)),
                 (f.login_sources, distinct(Distinct::Sources)),
             ];
@@ -273,9 +343,9 @@ impl<S: Sink> Writer<'_, '_, S> {
         }
         if window.span_s <= HISTOGRAM_WINDOW_S {
             let family = self.families.token_quantile;
-            for (id, buckets) in &sums.histograms {
+            for (id, buckets, _) in sums.histograms.iter() {
                 let Measured::Token(op) = id.measured() else { continue };
-                let Some(values) = quantiles_seconds(buckets, QUANTILES.map(|(q, _)| q)) else { continue };
+                let Some(values) = buckets.quantiles_seconds(QUANTILES.map(|(q, _)| q)) else { continue };
                 for (number, ((_, text), value)) in QUANTILES.iter().zip(values).enumerate() {
                     let numbers = (id.0, (at * QUANTILES.len() + number) as u16);
                     let labels = [("op", op.as_str()), label, ("quantile", *text)];
@@ -297,11 +367,14 @@ impl<S: Sink> Writer<'_, '_, S> {
             Measured::Permission(op, outcome, _) => Some((op, outcome)),
             _ => None,
         };
-        for ((op, outcome), totals) in latencies(self.counted, by) {
+        let mut sums = std::mem::take(&mut self.memory.permissions);
+        add_latencies(self.counted, by, &mut sums);
+        for ((op, outcome), buckets, sum_ns) in sums.iter() {
             let labels = [("op", op.as_str()), ("outcome", outcome.as_str())];
             let labels = self.labels(Sort::Permission, (op as u16, outcome as u16), &labels);
-            self.latency(self.families.permission_latency, labels, &totals, |m| by(m) == Some((op, outcome)));
+            self.latency(self.families.permission_latency, labels, (buckets, sum_ns), |m| by(m) == Some((op, outcome)));
         }
+        self.memory.permissions = sums;
     }
 
     fn escalations(&mut self) {
@@ -316,10 +389,13 @@ impl<S: Sink> Writer<'_, '_, S> {
             Measured::Permission(Op::Escalate, _, hop) => Some(hop),
             _ => None,
         };
-        for (hop, totals) in latencies(self.counted, by) {
+        let mut sums = std::mem::take(&mut self.memory.hops);
+        add_latencies(self.counted, by, &mut sums);
+        for (hop, buckets, sum_ns) in sums.iter() {
             let labels = self.labels(Sort::Escalation, (hop.map_or(0, |hop| hop as u16 + 1), 0), &[text(hop)]);
-            self.latency(self.families.escalation_latency, labels, &totals, |m| by(m) == Some(hop));
+            self.latency(self.families.escalation_latency, labels, (buckets, sum_ns), |m| by(m) == Some(hop));
         }
+        self.memory.hops = sums;
     }
 
     /// Audit records and changes, which belong to no tenant.
@@ -337,39 +413,11 @@ impl<S: Sink> Writer<'_, '_, S> {
                 }
             }
         }
-        for (_, totals) in self.counted.counts.histograms().iter().filter(|of| of.0.measured() == Measured::Delivery) {
+        let deliveries = self.counted.counts.histograms().iter().filter(|of| of.0.measured() == Measured::Delivery);
+        for (_, buckets, sum_ns) in deliveries {
             let labels = self.sink.labels(&[("queue", component)]);
-            self.latency(self.families.audit_delay, labels, totals, |_| false);
+            self.latency(self.families.audit_delay, labels, (buckets, sum_ns), |_| false);
         }
-    }
-}
-
-/// Logins of a window by how they ended.
-#[derive(Default)]
-struct LoginSums {
-    by_outcome: [u64; 4],
-}
-
-impl LoginSums {
-    fn of(sums: &WindowSums) -> Self {
-        let mut logins = LoginSums::default();
-        for (code, count) in &sums.codes {
-            let CodeParts { kind, outcome, .. } = code.parts();
-            if kind == Kind::Login {
-                logins.by_outcome[outcome as usize] += count;
-            }
-        }
-        logins
-    }
-
-    fn total(&self) -> u64 {
-        self.by_outcome.iter().sum()
-    }
-
-    /// `part` over the sum of `whole`, unless that is 0.
-    fn ratio(&self, part: Outcome, whole: &[Outcome]) -> Option<f64> {
-        let sum: u64 = whole.iter().map(|o| self.by_outcome[*o as usize]).sum();
-        (sum > 0).then(|| self.by_outcome[part as usize] as f64 / sum as f64)
     }
 }
 
@@ -384,12 +432,13 @@ fn totals<K: Ord>(counted: &Counted<'_>, by: impl Fn(CodeParts) -> Option<K>) ->
 }
 
 /// Latencies of a key, added up by what `by` makes of what was measured.
-fn latencies<K: Ord>(counted: &Counted<'_>, by: impl Fn(Measured) -> Option<K>) -> BTreeMap<K, HistogramTotals> {
-    let mut sums: BTreeMap<K, HistogramTotals> = BTreeMap::new();
-    for (id, totals) in counted.counts.histograms() {
+fn add_latencies<K: Copy + Ord>(counted: &Counted<'_>, by: impl Fn(Measured) -> Option<K>, sums: &mut BucketSets<K>) {
+    sums.clear();
+    for (id, buckets, sum_ns) in counted.counts.histograms().iter() {
         if let Some(key) = by(id.measured()) {
-            sums.entry(key).or_default().add(totals);
+            let place = sums.place(key);
+            sums.merge(place, buckets);
+            sums.add_sum(place, sum_ns);
         }
     }
-    sums
 }

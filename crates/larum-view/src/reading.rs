@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use larum_aggregate::Exemplar;
-use larum_aggregate::histogram::{Bucket, classic_of};
+use larum_aggregate::histogram::{CLASSIC_POWERS, classic_of};
 use larum_aggregate::time::{SECOND_NS, Window};
+use larum_aggregate::{Buckets, Exemplar};
 use larum_event::Reject;
 
 use crate::audit::{self, AuditQueue};
@@ -30,19 +30,28 @@ pub enum Value {
 /// A histogram's state.
 #[derive(Clone, Copy, Debug)]
 pub struct HistogramRead<'a> {
-    /// (bucket, count), by bucket.
-    pub buckets: &'a [(Bucket, u64)],
+    /// Counts by bucket.
+    pub buckets: Buckets<'a>,
     /// Sum of the values, ns.
     pub sum_ns: u128,
-    /// Traces of single values, several of a bucket at times.
-    pub exemplars: &'a [Exemplar],
+    /// Traces of single values, several of a bucket at times; none for who does not write them.
+    pub exemplars: &'a [&'a Exemplar],
 }
 
-impl HistogramRead<'_> {
-    /// The newest exemplar in a classic bucket, by its place.
-    pub fn exemplar_of(&self, classic: usize) -> Option<&Exemplar> {
-        let in_it = self.exemplars.iter().filter(|exemplar| classic_of(exemplar.latency_ns) == classic);
-        in_it.max_by_key(|exemplar| (exemplar.tick, exemplar.hash))
+/// Classic buckets, infinity included.
+const CLASSIC_BUCKETS: usize = (*CLASSIC_POWERS.end() - *CLASSIC_POWERS.start()) as usize + 2;
+
+impl<'a> HistogramRead<'a> {
+    /// The newest exemplar of each classic bucket, infinity included.
+    pub fn newest_exemplars(&self) -> [Option<&'a Exemplar>; CLASSIC_BUCKETS] {
+        let mut newest: [Option<&Exemplar>; CLASSIC_BUCKETS] = [None; CLASSIC_BUCKETS];
+        for exemplar in self.exemplars {
+            let held = &mut newest[classic_of(exemplar.latency_ns)];
+            if held.is_none_or(|held| (held.tick, held.hash) <= (exemplar.tick, exemplar.hash)) {
+                *held = Some(exemplar);
+            }
+        }
+        newest
     }
 }
 
@@ -74,6 +83,10 @@ pub trait Sink {
     fn scope(&mut self, labels: &[Label<'_>], started_ns: Option<i64>);
     /// The gauges that follow, up to the next scope, are of windows that end in this tick, Unix ns.
     fn window(&mut self, _tick_ns: i64) {}
+    /// Whether it writes exemplars.
+    fn has_exemplars(&self) -> bool {
+        true
+    }
     /// Names labels that samples of this reading have: what is written of them is made once.
     fn labels(&mut self, labels: &[Label<'_>]) -> LabelSet;
     /// A counter's or gauge's sample.
@@ -106,12 +119,16 @@ pub struct Reading<'v> {
     pub windows: &'v [Window],
     /// How much of each key is shown.
     pub exposure: &'v Exposure,
+    /// Most threads that show keys at the same time.
+    pub threads: usize,
 }
 
 impl Reading<'_> {
-    /// Shows every sample that comes from committed Deltas; `shown` is what the readings before left for it.
-    pub fn visit(&self, shown: &mut Shown, sink: &mut impl Sink) {
-        per_key::visit(self, shown, sink);
+    /// Shows every sample that comes from committed Deltas; `shown` is what the readings before left for it. Of keys each
+    /// sink is shown a part, if there are enough of them; the first is shown all the rest.
+    pub fn visit<S: Sink + Send>(&self, shown: &mut Shown, sinks: &mut [S]) {
+        per_key::visit(self, shown, sinks);
+        let Some(sink) = sinks.first_mut() else { return };
         self.audit(sink);
         self.pipeline(sink);
     }

@@ -5,7 +5,7 @@ use larum_aggregate::run::{Cells, Weight};
 use larum_aggregate::time::Window;
 use larum_aggregate::{Cell, KeyId, Run, Slot};
 
-use crate::counts::{KeyCounts, Wanted};
+use crate::counts::{KeyCounts, Wanted, is_shown_of_windows};
 use crate::key::KeyView;
 use crate::recent::{Sign, Step};
 use crate::sums::place_of;
@@ -65,7 +65,7 @@ impl View {
         for source in self.sources() {
             let mut counts = KeyCounts::new(windows.len());
             let keys = source.keys.iter().map(|key| (key, wanted(key)));
-            let mut pass = Pass::over_all(source, windows);
+            let mut pass = Pass::over_all(source, windows, Windows::Whole);
             for (key, wanted) in keys.filter(|(_, wanted)| *wanted > Wanted::Nothing) {
                 counts.clear();
                 pass.read(key.def.id, wanted, &mut counts);
@@ -81,28 +81,38 @@ pub(crate) struct Pass<'v> {
     sums_ns: Vec<Cursor<'v, u128>>,
     windows: Vec<(Cursor<'v, u64>, Sign)>,
     asked: &'v [Window],
+    of_windows: Windows,
     /// Cells of a key.
     cells: Vec<(Slot, u64)>,
 }
 
+/// What of windows is added up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Windows {
+    /// Histograms. What logins come to is kept from tick to tick: see [`KeyView::logins`].
+    Histograms,
+    /// Counts by code as well.
+    Whole,
+}
+
 impl<'v> Pass<'v> {
     /// Over nothing.
-    fn empty(asked: &'v [Window]) -> Self {
-        Pass { totals: Vec::new(), sums_ns: Vec::new(), windows: Vec::new(), asked, cells: Vec::new() }
+    fn empty(asked: &'v [Window], of_windows: Windows) -> Self {
+        Pass { totals: Vec::new(), sums_ns: Vec::new(), windows: Vec::new(), asked, of_windows, cells: Vec::new() }
     }
 
     /// Over everything.
-    pub(crate) fn over_all(source: &'v SourceView, asked: &'v [Window]) -> Self {
-        let mut pass = Pass::empty(asked);
+    pub(crate) fn over_all(source: &'v SourceView, asked: &'v [Window], of_windows: Windows) -> Self {
+        let mut pass = Pass::empty(asked, of_windows);
         pass.totals.extend(source.totals.runs().iter().map(|run| Cursor::new(run, 0)));
         pass.sums_ns.extend(source.sums_ns.runs().iter().map(|run| Cursor::new(run, 0)));
         pass.windows.extend(pane_cursors(source, asked).into_iter().map(|cursor| (cursor, Sign::Plus)));
         pass
     }
 
-    /// Over steps.
+    /// Over steps, for histograms of windows only.
     pub(crate) fn over_steps(steps: impl Iterator<Item = &'v Step>, asked: &'v [Window]) -> Self {
-        let mut pass = Pass::empty(asked);
+        let mut pass = Pass::empty(asked, Windows::Histograms);
         for step in steps {
             match step {
                 Step::Totals(run) => pass.totals.push(Cursor::new(run, 0)),
@@ -127,13 +137,16 @@ impl<'v> Pass<'v> {
         }
         for (cursor, sign) in self.windows.iter_mut().filter(|_| wanted >= Wanted::Windows) {
             self.cells.clear();
-            self.cells.extend(cursor.of(key));
+            match self.of_windows {
+                Windows::Whole => self.cells.extend(cursor.of(key)),
+                Windows::Histograms => self.cells.extend(cursor.of(key).filter(|(slot, _)| is_shown_of_windows(*slot))),
+            }
             if self.cells.is_empty() {
                 continue;
             }
             let is_in_it = |at: &usize| cursor.windows >> at & 1 != 0;
             for (at, window) in self.asked.iter().enumerate().filter(|(at, _)| is_in_it(at)) {
-                counts.add_window(at, *window, self.cells.iter().copied(), *sign);
+                counts.add_window(at, *window, self.cells.iter().copied(), *sign, self.of_windows);
             }
         }
     }

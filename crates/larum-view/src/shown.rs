@@ -8,9 +8,14 @@ use larum_aggregate::{KeyId, SourceId};
 
 use crate::counts::{KeyCounts, Wanted};
 use crate::key::KeyView;
-use crate::recent::Place;
-use crate::scan::{Counted, Pass};
+use crate::recent::{Place, Step};
+use crate::scan::{Counted, Pass, Windows};
 use crate::view::{SourceView, View};
+
+/// Fewest sample lines of a part.
+const PART_LINES_MIN: u64 = 5_000;
+/// What it takes to show a key besides its sample lines, as so many lines.
+const KEY_LINES: u64 = 10;
 
 /// The keys that are shown.
 #[derive(Debug, Default)]
@@ -40,6 +45,45 @@ struct ShownKey {
     is_new: bool,
 }
 
+/// A source whose keys are about to be shown.
+struct Due<'v> {
+    source: Source<'v>,
+    keys: Vec<ShownKey>,
+    /// How far its steps reach.
+    place: Place,
+}
+
+/// A source, and what happened since its keys were shown.
+struct Source<'v> {
+    view: &'v SourceView,
+    steps: Vec<&'v Step>,
+}
+
+/// Keys about to be shown, source by source.
+pub(crate) struct Showing<'v, 's> {
+    due: Vec<Due<'v>>,
+    windows: &'v [Window],
+    next_key: u32,
+    shown: &'s mut Shown,
+}
+
+/// Some of the keys about to be shown, next to each other.
+pub(crate) struct Part<'v, 'd> {
+    pieces: Vec<(&'d Source<'v>, &'d mut [ShownKey])>,
+    windows: &'v [Window],
+}
+
+/// Shows parts of the keys, each behind the one before: what is read of a source goes on where it ended.
+#[derive(Default)]
+pub(crate) struct Walker<'v>(BTreeMap<SourceId, Walk<'v>>);
+
+/// Where a walker is in a source.
+struct Walk<'v> {
+    since: Pass<'v>,
+    all: Option<Pass<'v>>,
+    keys: std::slice::Iter<'v, KeyView>,
+}
+
 impl Shown {
     /// Shows the keys that are wanted with the sums of `windows`, by source and key, as they stand now.
     pub fn visit(
@@ -49,48 +93,115 @@ impl Shown {
         wanted: impl Fn(&KeyView) -> Wanted,
         mut visit: impl FnMut(&Counted<'_>),
     ) {
+        let mut showing = self.begin(view, windows, wanted);
+        let mut walker = Walker::default();
+        showing.parts(1).into_iter().for_each(|part| walker.visit(part, &mut visit));
+        showing.end();
+    }
+
+    /// The same in parts, all of which have to be visited before it ends; if it does not end, everything is read anew.
+    pub(crate) fn begin<'v>(
+        &mut self,
+        view: &'v View,
+        windows: &'v [Window],
+        wanted: impl Fn(&KeyView) -> Wanted,
+    ) -> Showing<'v, '_> {
         if self.windows != windows {
             self.sources.clear();
             self.windows = windows.to_vec();
         }
-        self.sources.retain(|id, _| view.source(*id).is_some());
-        for source in view.sources() {
-            let before = self.sources.remove(&source.def.id);
-            let shown = ShownSource::visited(before, source, windows, &wanted, view.next_ids().1, &mut visit);
-            self.sources.insert(source.def.id, shown);
-        }
+        let mut before = std::mem::take(&mut self.sources);
+        let due = view.sources().map(|source| Due::of(before.remove(&source.def.id), source, windows, &wanted));
+        Showing { due: due.collect(), windows, next_key: view.next_ids().1, shown: self }
     }
 }
 
-impl ShownSource {
-    /// Catches up with a source, and shows each key right after: what it counted is read from memory once.
-    fn visited(
+impl<'v> Due<'v> {
+    fn of(
         before: Option<ShownSource>,
-        source: &SourceView,
+        source: &'v SourceView,
         windows: &[Window],
         wanted: &impl Fn(&KeyView) -> Wanted,
-        next_key: u32,
-        visit: &mut impl FnMut(&Counted<'_>),
-    ) -> ShownSource {
-        let steps = before.as_ref().and_then(|before| source.recent.since(&before.place));
-        let known = before.as_ref().filter(|_| steps.is_some()).map(|before| before.next_key);
-        let mut since = Pass::over_steps(steps.into_iter().flatten(), windows);
-        let before = before.filter(|_| known.is_some()).map_or_else(Vec::new, |before| before.keys);
-        let mut keys = chosen(before, source, windows.len(), wanted, known.unwrap_or(0));
-        let (mut all, mut views) = (None, source.keys.iter());
-        for shown in &mut keys {
-            let ShownKey { id, wanted, counts, is_new } = shown;
-            if std::mem::take(is_new) {
-                all.get_or_insert_with(|| Pass::over_all(source, windows)).read(*id, *wanted, counts);
-            } else {
-                since.read(*id, *wanted, counts);
-            }
-            // Both are sorted, and what is shown is there.
-            if let Some(key) = views.find(|key| key.def.id == *id) {
-                visit(&Counted { key, source, counts });
+    ) -> Self {
+        let steps = before.as_ref().and_then(|before| Some(source.recent.since(&before.place)?.collect()));
+        let before = before.filter(|_| steps.is_some());
+        let (keys, next_key) = before.map_or_else(Default::default, |before| (before.keys, before.next_key));
+        let keys = chosen(keys, source, windows.len(), wanted, next_key);
+        let (steps, place) = (steps.unwrap_or_default(), source.recent.here());
+        Due { source: Source { view: source, steps }, keys, place }
+    }
+}
+
+impl<'v> Showing<'v, '_> {
+    /// All of them, in up to so many parts that take about as long to show.
+    pub(crate) fn parts(&mut self, parts_max: usize) -> Vec<Part<'v, '_>> {
+        let windows = self.windows;
+        let weight = |shown: &ShownKey| KEY_LINES + shown.counts.lines();
+        let total: u64 = self.due.iter().flat_map(|due| &due.keys).map(weight).sum();
+        let count = (total / PART_LINES_MIN).clamp(1, parts_max.max(1) as u64);
+        let mut parts: Vec<Part<'v, '_>> = Vec::with_capacity(count as usize);
+        let mut lines = 0;
+        for Due { source, keys, .. } in &mut self.due {
+            let mut rest = keys.as_mut_slice();
+            while !rest.is_empty() {
+                // Those that end in this part, of so many lines.
+                let at = (lines * count / total.max(1)).min(count - 1);
+                let ends = |shown: &&ShownKey| {
+                    let is_in_it = lines * count < total * (at + 1);
+                    lines += if is_in_it { weight(shown) } else { 0 };
+                    is_in_it
+                };
+                let fit = rest.iter().take_while(ends).count();
+                let (piece, after) = rest.split_at_mut(fit);
+                parts.resize_with(parts.len().max(at as usize + 1), || Part { pieces: Vec::new(), windows });
+                parts[at as usize].pieces.push((source, piece));
+                rest = after;
             }
         }
-        ShownSource { place: source.recent.here(), keys, next_key }
+        parts
+    }
+
+    /// All parts were visited.
+    pub(crate) fn end(self) {
+        let next_key = self.next_key;
+        let shown = |Due { source, keys, place }| (source.view.def.id, ShownSource { place, keys, next_key });
+        self.shown.sources = self.due.into_iter().map(shown).collect();
+    }
+}
+
+impl Part<'_, '_> {
+    /// Which keys it shows.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = KeyId> {
+        self.pieces.iter().flat_map(|piece| piece.1.iter().map(|shown| shown.id))
+    }
+}
+
+impl<'v> Walker<'v> {
+    /// Catches up with each key of a part, and shows it right after: what it counted is read from memory once.
+    pub(crate) fn visit(&mut self, part: Part<'v, '_>, mut visit: impl FnMut(&Counted<'_>)) {
+        let windows = part.windows;
+        for (Source { view, steps }, keys) in part.pieces {
+            let walk = self.0.entry(view.def.id).or_insert_with(|| Walk {
+                since: Pass::over_steps(steps.iter().copied(), windows),
+                all: None,
+                keys: view.keys.iter(),
+            });
+            for ShownKey { id, wanted, counts, is_new } in keys {
+                // Both are sorted, and what is shown is there.
+                let key = walk.keys.find(|key| key.def.id == *id);
+                counts.fetch();
+                key.into_iter().for_each(|key| key.distinct.fetch());
+                if std::mem::take(is_new) {
+                    let all = walk.all.get_or_insert_with(|| Pass::over_all(view, windows, Windows::Histograms));
+                    all.read(*id, *wanted, counts);
+                } else {
+                    walk.since.read(*id, *wanted, counts);
+                }
+                if let Some(key) = key {
+                    visit(&Counted { key, source: view, counts });
+                }
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use larum_aggregate::BucketSets;
 use larum_aggregate::histogram::{BUCKETS, Bucket};
 use larum_aggregate::run::Cell;
 use larum_aggregate::time::{HISTOGRAM_WINDOW_S, PANE_S, WINDOWS, Window};
@@ -387,12 +388,10 @@ impl SourceSums {
     }
 
     /// Latencies of an op in a region: (bucket, count), by bucket; none in windows that keep no histograms.
-    pub(crate) fn token_buckets(&self, region: NameId, op: Op, window: usize) -> Vec<(Bucket, u64)> {
-        let Some(counts) = self.tokens.get(&(region, op)).and_then(|windows| windows.get(window)) else {
-            return Vec::new();
-        };
+    pub(crate) fn token_buckets(&self, region: NameId, op: Op, window: usize) -> BucketSets<()> {
+        let counts = self.tokens.get(&(region, op)).and_then(|windows| windows.get(window));
         let pair = |(bucket, n): (usize, &u64)| (*n > 0).then_some((bucket as Bucket, *n));
-        counts.iter().enumerate().filter_map(pair).collect()
+        counts.into_iter().flatten().enumerate().filter_map(pair).collect()
     }
 
     /// Bytes that they take, without those of keys.

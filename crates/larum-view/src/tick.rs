@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use larum_aggregate::change::keep_newest;
-use larum_aggregate::histogram::quantile_seconds;
 use larum_aggregate::run::{Weight, merge};
 use larum_aggregate::time::{PANE_S, SECOND_NS, WINDOWS, Window, second_of};
 use larum_aggregate::{
@@ -284,8 +283,8 @@ impl<'v> TickRead<'v> {
     /// any, and for windows that keep no histograms.
     pub fn quantile(&self, region: NameId, op: Op, window: Window, q: f64) -> Option<(f64, u64)> {
         let buckets = self.source.sums.token_buckets(region, op, place_of(window)?);
-        let requests = buckets.iter().map(|(_, n)| n).sum();
-        Some((quantile_seconds(&buckets, q)?, requests))
+        let [value] = buckets.get(0).quantiles_seconds([q])?;
+        Some((value, buckets.get(0).total()))
     }
 
     /// Whether the clock does not wait for one of the partitions.

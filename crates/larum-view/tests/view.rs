@@ -3,9 +3,14 @@
 // Helpers of tests may fail loudly like tests.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
 use larum_aggregate::time::{SECOND_NS, WINDOWS};
 use larum_aggregate::{Cover, Delta, Graces, PartCut, PartitionId, PartitionStart, SourceCut, SourceDef, SourceId};
-use larum_view::{KeyView, Shown, View, Wanted};
+use larum_view::{
+    ClassicRead, Counted, Exemplars, Exposure, Family, HistogramRead, KeyView, Label, LabelSet, Reading, Shown, Signal,
+    Sink, Value, View, Wanted,
+};
 
 const SOURCE: SourceId = SourceId(0);
 const T: i64 = 1_773_480_000;
@@ -144,6 +149,93 @@ fn a_topic_that_is_not_read_any_more_is_not_waited_for() {
     assert!(view.is_catching_up(view.source(SOURCE).unwrap(), T * SECOND_NS), "read again, it is waited for");
 }
 
+/// Samples as text: family, labels of scope and sample, value.
+#[derive(Debug, Default, PartialEq)]
+struct Samples {
+    families: Vec<&'static str>,
+    labels: Vec<String>,
+    scope: String,
+    seen: BTreeMap<(&'static str, String), String>,
+}
+
+impl Sink for Samples {
+    fn family(&mut self, signal: &Signal) -> Family {
+        self.families.push(signal.name);
+        Family(self.families.len() - 1)
+    }
+    fn scope(&mut self, labels: &[Label<'_>], _: Option<i64>) {
+        self.scope = format!("{labels:?}");
+    }
+    fn labels(&mut self, labels: &[Label<'_>]) -> LabelSet {
+        self.labels.push(format!("{labels:?}"));
+        LabelSet(self.labels.len() - 1)
+    }
+    fn sample_of(&mut self, family: Family, labels: LabelSet, value: Value) {
+        let key = (self.families[family.0], format!("{}{}", self.scope, self.labels[labels.0]));
+        assert_eq!(self.seen.insert(key, format!("{value:?}")), None);
+    }
+    fn histogram_of(&mut self, family: Family, labels: LabelSet, histogram: HistogramRead<'_>) {
+        let key = (self.families[family.0], format!("{}{}", self.scope, self.labels[labels.0]));
+        assert_eq!(self.seen.insert(key, format!("{histogram:?}")), None);
+    }
+    fn classic(&mut self, _: Family, _: &[Label<'_>], _: ClassicRead<'_>) {}
+}
+
+/// Whether one sink is shown all keys or each of several some of them, the samples are the same, and as many as there may be.
+#[test]
+fn parts_of_the_keys_are_all_of_them() {
+    use larum_aggregate::{Entry, KeyDef, KeyId, NameDef, NameId, NameKind, seal};
+    const KEYS: u32 = 400;
+    let windows = [WINDOWS[1], WINDOWS[3]];
+    let mut view = view(&[Cover::Birth], 0);
+    let name = |id, kind| NameDef { id: NameId(id), kind, text: format!("n{id}") };
+    let (region, component) = (NameId(90_000), NameId::NONE);
+    let key = |id: u32| KeyDef { id: KeyId(id), source: SOURCE, tenant: NameId(1 + id), region, component };
+    let names = (1..=KEYS).map(|id| name(id, NameKind::Tenant)).chain([name(90_000, NameKind::Region)]).collect();
+    view.apply(Delta { names, keys: (0..KEYS).map(key).collect(), ..Delta::default() });
+    let (mut alone, mut split, mut tick) = (Shown::default(), Shown::default(), T as u32);
+    let mut exposure = Exposure::default();
+    for lines_max in [100_000, 100_000, 20_000, 20_000] {
+        for round in 0..3 {
+            tick += 10;
+            let entry = |id: u32, code, ns| Entry::new(tick, Some(tick / 10), true, KeyId(id), code, 1).measured(ns, 5);
+            let ids = (0..KEYS).filter(|id| (id + tick / 10) % 3 > 0);
+            let mut entries: Vec<Entry> =
+                ids.flat_map(|id| [3, 60].map(|code| entry(id, code, u64::from(id + round) * 1_000_000))).collect();
+            let groups = seal(SOURCE, &mut entries);
+            view.apply(Delta { groups, sources: vec![clock(i64::from(tick) + 1, vec![])], ..Delta::default() });
+            if round == 0 {
+                exposure = Exposure::plan(&view, &windows, lines_max, &exposure);
+            }
+            let exemplars = Exemplars::default();
+            let now_ns = i64::from(tick) * SECOND_NS;
+            let reading = Reading {
+                view: &view,
+                exemplars: &exemplars,
+                now_ns,
+                windows: &windows,
+                exposure: &exposure,
+                threads: 3,
+            };
+            let (mut one, mut four) = ([Samples::default()], std::array::from_fn::<_, 4, _>(|_| Samples::default()));
+            reading.visit(&mut alone, &mut one);
+            reading.visit(&mut split, &mut four);
+            let parts = four.iter().filter(|sink| !sink.seen.is_empty()).count();
+            // What is not known yet counts as little.
+            let is_known = tick > T as u32 + 10;
+            assert_eq!(parts > 1, is_known, "{lines_max} lines, round {round}");
+            let mut all: BTreeMap<(&str, String), String> = BTreeMap::new();
+            for sink in four {
+                assert!(one[0].families.starts_with(&sink.families));
+                for (key, value) in sink.seen {
+                    assert_eq!(all.insert(key, value), None);
+                }
+            }
+            assert_eq!(one[0].seen, all, "{lines_max} lines, round {round}");
+        }
+    }
+}
+
 /// What scrapes keep from one to the next is what a pass over everything finds, however much is wanted of each key.
 fn shown_equals_what_is_read_anew(shown: &mut Shown, view: &View, rng: &mut fastrand::Rng, at: &str) {
     let all = [WINDOWS[1], WINDOWS[3], WINDOWS[4]];
@@ -154,8 +246,18 @@ fn shown_equals_what_is_read_anew(shown: &mut Shown, view: &View, rng: &mut fast
         (0..KEYS_MAX).map(|_| levels[if rng.u8(..9) == 0 { rng.usize(..4) } else { 3 }]).collect();
     let wanted = |key: &KeyView| wanted[key.def.id.0 as usize];
     let (mut kept, mut fresh) = (Vec::new(), Vec::new());
-    shown.visit(view, windows, wanted, |counted| kept.push((counted.key.def.id, counted.counts.clone())));
-    view.scan_some(windows, wanted, |counted| fresh.push((counted.key.def.id, counted.counts.clone())));
+    // Windows by code are kept elsewhere, see the test of sums.
+    let of = |counted: &Counted<'_>| {
+        let of_windows: Vec<_> = counted.counts.windows().iter().map(|window| window.histograms.clone()).collect();
+        (
+            counted.key.def.id,
+            counted.counts.codes().collect::<Vec<_>>(),
+            counted.counts.histograms().clone(),
+            of_windows,
+        )
+    };
+    shown.visit(view, windows, wanted, |counted| kept.push(of(counted)));
+    view.scan_some(windows, wanted, |counted| fresh.push(of(counted)));
     assert_eq!(kept, fresh, "{at}");
 }
 

@@ -7,7 +7,7 @@ use larum_aggregate::time::{SECOND_NS, Window};
 use larum_alert::Catalogue;
 use larum_export::http::Pages;
 use larum_export::otlp::{OtlpWriter, Queue};
-use larum_export::{Flavour, Format, Page, ProtoWriter, TextWriter, own};
+use larum_export::{Flavour, Format, Page, ProtoWriter, TextWriter, own, threads, writers};
 use larum_view::{Exposure, Reading, Shown, Sink, View};
 
 use crate::alert_signals::AlertSignals;
@@ -40,28 +40,33 @@ pub struct LarumPages {
     pub catalogue: Arc<Catalogue>,
 }
 
-/// A writer for each format, whose memory is used again.
+/// Writers for each format, whose memory is used again. Each of them writes a part of the keys.
 pub struct Writers {
-    text: Mutex<TextWriter>,
-    open_metrics: Mutex<TextWriter>,
-    protobuf: Mutex<ProtoWriter>,
+    text: Mutex<Vec<TextWriter>>,
+    open_metrics: Mutex<Vec<TextWriter>>,
+    protobuf: Mutex<Vec<ProtoWriter>>,
     /// Where there are pushes.
-    otlp: Option<Mutex<OtlpWriter>>,
+    otlp: Option<Mutex<Vec<OtlpWriter>>>,
 }
 
 impl Writers {
     /// With one for pushes that come from `instance`.
     pub fn with_otlp(instance: &str) -> Self {
-        let writer = OtlpWriter::new(env!("CARGO_PKG_VERSION"), instance);
-        Writers { otlp: Some(Mutex::new(writer)), ..Writers::default() }
+        let writers = writers(|| OtlpWriter::new(env!("CARGO_PKG_VERSION"), instance));
+        Writers { otlp: Some(Mutex::new(writers)), ..Writers::default() }
     }
 }
 
 impl Default for Writers {
     fn default() -> Self {
-        let text = |flavour| Mutex::new(TextWriter::new(flavour));
+        let text = |flavour| Mutex::new(writers(|| TextWriter::new(flavour)));
         let (prometheus, open) = (text(Flavour::Prometheus), text(Flavour::OpenMetrics));
-        Writers { text: prometheus, open_metrics: open, protobuf: Mutex::default(), otlp: None }
+        Writers {
+            text: prometheus,
+            open_metrics: open,
+            protobuf: Mutex::new(writers(ProtoWriter::default)),
+            otlp: None,
+        }
     }
 }
 
@@ -86,24 +91,29 @@ impl LarumPages {
 }
 
 impl LarumPages {
-    /// One cut of the durable state and own metrics, as `sink` writes them.
-    fn written<S: Sink, W>(&self, writer: &Mutex<S>, finish: impl FnOnce(&mut S) -> W) -> W {
+    /// One cut of the durable state and own metrics, as `writers` write them.
+    fn written<S: Sink + Send, W>(&self, writers: &Mutex<Vec<S>>, finish: impl FnOnce(&mut [S]) -> W) -> W {
         let now_ns = now_ns();
-        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let sink = &mut *writer;
+        let mut sinks = writers.lock().unwrap_or_else(PoisonError::into_inner);
         {
             let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
             let durable = self.handles.durable.read().unwrap_or_else(PoisonError::into_inner);
             let exposure = self.exposure(&durable.view, now_ns);
             let Durable { view, exemplars, alerts, .. } = &*durable;
-            Reading { view, exemplars, now_ns, windows: &self.windows, exposure: &exposure }.visit(&mut shown, sink);
+            let (windows, exposure) = (&*self.windows, &*exposure);
+            let reading = Reading { view, exemplars, now_ns, windows, exposure, threads: threads() };
+            reading.visit(&mut shown, &mut sinks);
             let runtime = self.handles.runtime_alerts.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(sink) = sinks.first_mut() else { return finish(&mut sinks) };
             AlertSignals { view, alerts, runtime: &runtime, catalogue: &self.catalogue, now_ns }.visit(sink);
         }
         let registry = self.handles.registry.read().unwrap_or_else(PoisonError::into_inner).clone();
         self.handles.own.refresh(&self.handles.shared, registry.as_deref());
-        own::visit(&self.handles.own.registry, self.handles.own.started_ns, sink);
-        finish(sink)
+        sinks
+            .iter_mut()
+            .take(1)
+            .for_each(|sink| own::visit(&self.handles.own.registry, self.handles.own.started_ns, sink));
+        finish(&mut sinks)
     }
 }
 
@@ -118,9 +128,10 @@ impl LarumPages {
     pub fn push(&self, queue: &Queue) -> Vec<larum_export::otlp::Body> {
         let _span = tracing::info_span!(target: SPANS, "push").entered();
         self.handles.own.refresh_otlp(&queue.counts);
-        let Some(writer) = &self.writers.otlp else { return Vec::new() };
-        writer.lock().unwrap_or_else(PoisonError::into_inner).begin(now_ns());
-        self.written(writer, OtlpWriter::finish)
+        let Some(writers) = &self.writers.otlp else { return Vec::new() };
+        let now_ns = now_ns();
+        writers.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(|writer| writer.begin(now_ns));
+        self.written(writers, OtlpWriter::finish)
     }
 }
 

@@ -4,12 +4,12 @@
 //! types of `opentelemetry-proto`.
 
 use std::collections::HashSet;
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hash};
 
 use foldhash::fast::FixedState;
 use hyper::body::Bytes;
-use larum_aggregate::Exemplar;
-use larum_aggregate::histogram::{Bucket, ONE_SECOND_OFFSET, ZERO_BUCKET};
+use larum_aggregate::histogram::ONE_SECOND_OFFSET;
+use larum_aggregate::{Buckets, Exemplar};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
@@ -39,25 +39,31 @@ const CLASSIC_ATTRIBUTES: u64 = 9;
 pub struct OtlpWriter {
     families: Vec<FamilyPoints>,
     named: usize,
-    /// Labels that every sample begins with, as attributes of a number's and of an exponential histogram's point.
-    scope: [Vec<u8>; 2],
-    /// Labels that were named, in the same two forms.
-    labels: Vec<[Vec<u8>; 2]>,
+    /// Labels that every sample begins with, in the forms of [`FORMS`].
+    scope: [Attributes; 2],
+    /// Labels that were named, in the same forms.
+    labels: Vec<[Attributes; 2]>,
     started_ns: u64,
     /// When what is written is true, Unix ns.
     now_ns: u64,
     /// When the windows that are written ended.
     window_ns: Option<u64>,
-    point: Vec<u8>,
+    /// What a point has besides its attributes.
+    tail: Vec<u8>,
     inner: Vec<u8>,
     series: Series,
-    before: Series,
+    /// What all writers of the push before wrote, one after the other.
+    before: Vec<Series>,
     resource: Vec<u8>,
 }
+
+/// The fields that attributes are written as: in a number's and in an exponential histogram's point.
+const FORMS: [u64; 2] = [NUMBER_ATTRIBUTES, EXPONENTIAL_ATTRIBUTES];
 
 #[derive(Debug)]
 struct FamilyPoints {
     signal: Signal,
+    name_hash: u64,
     is_exponential: bool,
     /// Points, each as field 1 of what holds them.
     points: Vec<u8>,
@@ -69,7 +75,16 @@ struct FamilyPoints {
 #[derive(Debug, Default)]
 struct Series {
     all: Vec<OneSeries>,
-    attributes: Vec<u8>,
+    /// What their attributes are written as: of every scope and of all labels once.
+    texts: Vec<u8>,
+}
+
+/// Attributes, by where they stand in [`Series::texts`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Attributes {
+    hash: u64,
+    from: usize,
+    to: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,24 +94,31 @@ struct OneSeries {
     name: &'static str,
     /// The field that its attributes are written as.
     field: u64,
-    /// Where they stand.
-    from: usize,
-    to: usize,
+    scope: Attributes,
+    labels: Attributes,
     /// Pushes that told of its end.
     ended: u8,
+}
+
+fn hash(of: impl Hash) -> u64 {
+    FixedState::with_seed(0).hash_one(of)
 }
 
 impl Series {
     fn clear(&mut self) {
         self.all.clear();
-        self.attributes.clear();
+        self.texts.clear();
     }
 
-    fn add(&mut self, name: &'static str, field: u64, attributes: &[u8], ended: u8) {
-        let hash = FixedState::with_seed(0).hash_one((name, attributes));
-        let from = self.attributes.len();
-        self.attributes.extend_from_slice(attributes);
-        self.all.push(OneSeries { hash, name, field, from, to: self.attributes.len(), ended });
+    /// Keeps attributes.
+    fn keep(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Attributes {
+        let from = self.texts.len();
+        write(&mut self.texts);
+        Attributes { hash: hash(&self.texts[from..]), from, to: self.texts.len() }
+    }
+
+    fn text(&self, attributes: Attributes) -> &[u8] {
+        &self.texts[attributes.from..attributes.to]
     }
 }
 
@@ -111,7 +133,7 @@ fn write_attributes(out: &mut Vec<u8>, field: u64, labels: &[Label<'_>]) {
     }
 }
 
-fn write_exemplars(out: &mut Vec<u8>, field: u64, exemplars: &[Exemplar]) {
+fn write_exemplars(out: &mut Vec<u8>, field: u64, exemplars: &[&Exemplar]) {
     for Exemplar { trace_id, span_id, latency_ns, time_ns, .. } in exemplars {
         let mut message = Vec::with_capacity(64);
         field_fixed(&mut message, 2, *time_ns as u64);
@@ -138,34 +160,47 @@ impl OtlpWriter {
         self.now_ns = now_ns.max(0) as u64;
     }
 
-    /// What was written since [`OtlpWriter::begin`], as bodies of export requests that no collector finds too large.
-    pub fn finish(&mut self) -> Vec<Bytes> {
-        self.end_series();
+    /// What was written with all of them since [`OtlpWriter::begin`], as bodies of export requests that no collector finds
+    /// too large. They named the same families, the first all of them.
+    pub fn finish(writers: &mut [OtlpWriter]) -> Vec<Bytes> {
+        OtlpWriter::end_series(writers);
+        let Some(first) = writers.first() else { return Vec::new() };
         let mut requests = Vec::new();
         let (mut metrics, mut head) = (Vec::new(), Vec::new());
-        for family in &self.families[..self.named] {
-            let (mut from, mut point) = (0, 0);
-            while point < family.ends.len() {
-                // As many points as fit into what is left, but one at least.
-                let room = REQUEST_BYTES_MAX.saturating_sub(metrics.len());
-                let fit = family.ends[point..].partition_point(|end| end - from <= room);
-                let next = point + if metrics.is_empty() { fit.max(1) } else { fit };
-                if next > point {
-                    let to = family.ends[next - 1];
-                    family.write(&mut metrics, &mut head, &family.points[from..to]);
-                    (from, point) = (to, next);
-                }
-                if point < family.ends.len() {
-                    requests.push(self.request(&metrics));
-                    metrics.clear();
+        for at in 0..first.named {
+            let of_it = writers.iter().filter_map(|writer| writer.families[..writer.named].get(at));
+            let is_exponential = of_it.clone().any(|family| family.is_exponential);
+            let mut parts: Vec<&[u8]> = Vec::new();
+            for family in of_it {
+                let (mut from, mut point) = (0, 0);
+                while point < family.ends.len() {
+                    // As many points as fit into what is left, but one at least.
+                    let used = metrics.len() + parts.iter().map(|part| part.len()).sum::<usize>();
+                    let room = REQUEST_BYTES_MAX.saturating_sub(used);
+                    let fit = family.ends[point..].partition_point(|end| end - from <= room);
+                    let next = point + if used == 0 { fit.max(1) } else { fit };
+                    if next > point {
+                        let to = family.ends[next - 1];
+                        parts.push(&family.points[from..to]);
+                        (from, point) = (to, next);
+                    }
+                    if point < family.ends.len() {
+                        family.write(&mut metrics, &mut head, &parts, is_exponential);
+                        parts.clear();
+                        requests.push(first.request(&metrics));
+                        metrics.clear();
+                    }
                 }
             }
+            first.families[at].write(&mut metrics, &mut head, &parts, is_exponential);
         }
         if !metrics.is_empty() {
-            requests.push(self.request(&metrics));
+            requests.push(first.request(&metrics));
         }
-        self.named = 0;
-        self.labels.clear();
+        for writer in writers {
+            writer.named = 0;
+            writer.labels.clear();
+        }
         requests
     }
 
@@ -189,65 +224,91 @@ impl OtlpWriter {
     }
 
     /// Tells of each series of the pushes before that this one does not hold that it has no value any more.
-    fn end_series(&mut self) {
-        let before = std::mem::take(&mut self.before);
+    fn end_series(writers: &mut [OtlpWriter]) {
+        let Some(first) = writers.first_mut() else { return };
+        let before = std::mem::take(&mut first.before);
+        let all = || before.iter().flat_map(|part| part.all.iter().map(move |series| (part, series)));
+        let now = || writers.iter().flat_map(|writer| &writer.series.all);
         // Most come in the same order as before: only behind the first that differs they are looked for.
-        let same = before.all.iter().zip(&self.series.all).take_while(|(before, now)| before.hash == now.hash).count();
-        let rest = if same == before.all.len() { &[][..] } else { &self.series.all[..] };
-        let now: HashSet<u64, FixedState> = rest.iter().map(|series| series.hash).collect();
-        for series in before.all[same..].iter().filter(|series| !now.contains(&series.hash)) {
-            let named = self.families[..self.named].iter_mut();
-            let Some((at, family)) = named.enumerate().find(|(_, family)| family.signal.name == series.name) else {
-                continue;
-            };
-            // Nothing else of it may be left to say so.
-            family.is_exponential |= series.field == EXPONENTIAL_ATTRIBUTES;
-            self.point.clear();
-            self.point.extend_from_slice(&before.attributes[series.from..series.to]);
-            self.times(0, self.now_ns);
-            // The field of flags is another in each sort of point.
-            field_varint(&mut self.point, if series.field == NUMBER_ATTRIBUTES { 8 } else { 10 }, NO_RECORDED_VALUE);
-            self.add(Family(at));
-            if series.ended + 1 < ENDS_TOLD {
-                let attributes = &before.attributes[series.from..series.to];
-                self.series.add(series.name, series.field, attributes, series.ended + 1);
+        let same = all().zip(now()).take_while(|((_, before), now)| before.hash == now.hash).count();
+        let gone: Vec<(&Series, &OneSeries)> = match all().nth(same) {
+            None => Vec::new(),
+            Some(_) => {
+                let now: HashSet<u64, FixedState> = now().map(|series| series.hash).collect();
+                all().skip(same).filter(|(_, series)| !now.contains(&series.hash)).collect()
             }
+        };
+        let Some(first) = writers.first_mut() else { return };
+        gone.into_iter().for_each(|(part, series)| first.end_one(part, series));
+        let mut spare = before.into_iter();
+        let written = writers.iter_mut().map(|writer| {
+            let mut spare = spare.next().unwrap_or_default();
+            spare.clear();
+            std::mem::replace(&mut writer.series, spare)
+        });
+        let written = written.collect();
+        if let Some(first) = writers.first_mut() {
+            first.before = written;
         }
-        self.before = std::mem::replace(&mut self.series, before);
-        self.series.clear();
     }
 
-    /// Start, unless it is unknown, and time of the point.
-    fn times(&mut self, started_ns: u64, time_ns: u64) {
-        if started_ns > 0 {
-            field_fixed(&mut self.point, 2, started_ns);
+    /// Tells of the end of a series that was part of a push before.
+    fn end_one(&mut self, part: &Series, series: &OneSeries) {
+        let mut named = self.families[..self.named].iter_mut().enumerate();
+        let Some((at, family)) = named.find(|(_, family)| family.signal.name == series.name) else { return };
+        // Nothing else of it may be left to say so.
+        family.is_exponential |= series.field == EXPONENTIAL_ATTRIBUTES;
+        self.tail.clear();
+        times(&mut self.tail, 0, self.now_ns);
+        // The field of flags is another in each sort of point.
+        field_varint(&mut self.tail, if series.field == NUMBER_ATTRIBUTES { 8 } else { 10 }, NO_RECORDED_VALUE);
+        let (scope, labels) = (part.text(series.scope), part.text(series.labels));
+        family.add(scope, labels, &self.tail);
+        if series.ended + 1 < ENDS_TOLD {
+            let [scope, labels] = [scope, labels].map(|text| self.series.keep(|out| out.extend_from_slice(text)));
+            let name = self.families[at].signal.name;
+            self.series.all.push(OneSeries { name, scope, labels, ended: series.ended + 1, ..*series });
         }
-        field_fixed(&mut self.point, 3, time_ns);
     }
 
-    /// Adds the point to its family.
-    fn add(&mut self, family: Family) {
+    /// Adds a point with what is in `self.tail`; notes its series.
+    fn add(&mut self, family: Family, field: u64, scope: Attributes, labels: Attributes) {
         let Some(family) = self.families.get_mut(family.0) else { return };
-        field_bytes(&mut family.points, 1, &self.point);
-        family.ends.push(family.points.len());
+        let (name, hash) = (family.signal.name, hash((family.name_hash, scope.hash, labels.hash)));
+        self.series.all.push(OneSeries { hash, name, field, scope, labels, ended: 0 });
+        family.add(self.series.text(scope), self.series.text(labels), &self.tail);
     }
 
-    /// Begins a point with its attributes; notes its series.
-    fn point(&mut self, family: Family, field: u64, labels: LabelSet) {
-        let form = usize::from(field == EXPONENTIAL_ATTRIBUTES);
+    /// The same with labels that were named.
+    fn add_of(&mut self, family: Family, form: usize, labels: LabelSet) {
         let Some(labels) = self.labels.get(labels.0) else { return };
-        self.point.clear();
-        self.point.extend_from_slice(&self.scope[form]);
-        self.point.extend_from_slice(&labels[form]);
-        if let Some(family) = self.families.get(family.0) {
-            self.series.add(family.signal.name, field, &self.point, 0);
-        }
+        self.add(family, FORMS[form], self.scope[form], labels[form]);
     }
 }
 
+/// Start, unless it is unknown, and time of a point.
+fn times(out: &mut Vec<u8>, started_ns: u64, time_ns: u64) {
+    if started_ns > 0 {
+        field_fixed(out, 2, started_ns);
+    }
+    field_fixed(out, 3, time_ns);
+}
+
 impl FamilyPoints {
-    /// Adds the family with some of its points to the metrics of a scope.
-    fn write(&self, metrics: &mut Vec<u8>, head: &mut Vec<u8>, points: &[u8]) {
+    /// Adds a point.
+    fn add(&mut self, scope: &[u8], labels: &[u8], tail: &[u8]) {
+        field_head(&mut self.points, 1, scope.len() + labels.len() + tail.len());
+        for part in [scope, labels, tail] {
+            self.points.extend_from_slice(part);
+        }
+        self.ends.push(self.points.len());
+    }
+
+    /// Adds the family with some points, if there are any, to the metrics of a scope.
+    fn write(&self, metrics: &mut Vec<u8>, head: &mut Vec<u8>, points: &[&[u8]], is_exponential: bool) {
+        if points.is_empty() {
+            return;
+        }
         head.clear();
         let (name, unit) = self.signal.otlp();
         field_bytes(head, 1, name.as_bytes());
@@ -263,29 +324,31 @@ impl FamilyPoints {
             }
             SignalType::Histogram => {
                 field_varint(&mut tail, 2, CUMULATIVE);
-                if self.is_exponential { 10 } else { 9 }
+                if is_exponential { 10 } else { 9 }
             }
         };
-        let data_len = points.len() + tail.len();
+        let data_len = points.iter().map(|part| part.len()).sum::<usize>() + tail.len();
         let metric_len = head.len() + 1 + varint_len(data_len as u64) + data_len;
         field_head(metrics, 2, metric_len);
         metrics.extend_from_slice(head);
         field_head(metrics, field, data_len);
-        metrics.extend_from_slice(points);
+        points.iter().for_each(|part| metrics.extend_from_slice(part));
         metrics.extend_from_slice(&tail);
     }
 }
 
 impl Sink for OtlpWriter {
     fn family(&mut self, signal: &Signal) -> Family {
+        let name_hash = hash(signal.name);
         match self.families.get_mut(self.named) {
             Some(family) => {
-                (family.signal, family.is_exponential) = (*signal, false);
+                (family.signal, family.name_hash, family.is_exponential) = (*signal, name_hash, false);
                 family.points.clear();
                 family.ends.clear();
             }
             None => self.families.push(FamilyPoints {
                 signal: *signal,
+                name_hash,
                 is_exponential: false,
                 points: Vec::new(),
                 ends: Vec::new(),
@@ -296,10 +359,7 @@ impl Sink for OtlpWriter {
     }
 
     fn scope(&mut self, labels: &[Label<'_>], started_ns: Option<i64>) {
-        for (scope, field) in self.scope.iter_mut().zip([NUMBER_ATTRIBUTES, EXPONENTIAL_ATTRIBUTES]) {
-            scope.clear();
-            write_attributes(scope, field, labels);
-        }
+        self.scope = FORMS.map(|field| self.series.keep(|out| write_attributes(out, field, labels)));
         self.started_ns = started_ns.unwrap_or(0).max(0) as u64;
         self.window_ns = None;
     }
@@ -309,84 +369,72 @@ impl Sink for OtlpWriter {
     }
 
     fn labels(&mut self, labels: &[Label<'_>]) -> LabelSet {
-        let form = |field| {
-            let mut attributes = Vec::new();
-            write_attributes(&mut attributes, field, labels);
-            attributes
-        };
-        self.labels.push([NUMBER_ATTRIBUTES, EXPONENTIAL_ATTRIBUTES].map(form));
+        self.labels.push(FORMS.map(|field| self.series.keep(|out| write_attributes(out, field, labels))));
         LabelSet(self.labels.len() - 1)
     }
 
     fn sample_of(&mut self, family: Family, labels: LabelSet, value: Value) {
-        self.point(family, NUMBER_ATTRIBUTES, labels);
         let is_counter = self.families.get(family.0).is_some_and(|f| f.signal.kind == SignalType::Counter);
-        match is_counter {
-            true => self.times(self.started_ns, self.now_ns),
-            false => self.times(0, self.window_ns.unwrap_or(self.now_ns)),
-        }
+        let (started_ns, time_ns) = match is_counter {
+            true => (self.started_ns, self.now_ns),
+            false => (0, self.window_ns.unwrap_or(self.now_ns)),
+        };
+        self.tail.clear();
+        times(&mut self.tail, started_ns, time_ns);
         match value {
-            Value::Int(value) => field_fixed(&mut self.point, 6, value as u64),
-            Value::Float(value) => field_double(&mut self.point, 4, value),
+            Value::Int(value) => field_fixed(&mut self.tail, 6, value as u64),
+            Value::Float(value) => field_double(&mut self.tail, 4, value),
         }
-        self.add(family);
+        self.add_of(family, 0, labels);
     }
 
     fn histogram_of(&mut self, family: Family, labels: LabelSet, histogram: HistogramRead<'_>) {
         if let Some(family) = self.families.get_mut(family.0) {
             family.is_exponential = true;
         }
-        self.point(family, EXPONENTIAL_ATTRIBUTES, labels);
-        self.times(self.started_ns, self.now_ns);
-        let count: u64 = histogram.buckets.iter().map(|b| b.1).sum();
-        let zeros: u64 = histogram.buckets.iter().filter(|b| b.0 == ZERO_BUCKET).map(|b| b.1).sum();
-        field_fixed(&mut self.point, 4, count);
-        field_double(&mut self.point, 5, histogram.sum_ns as f64 / 1e9);
-        field_varint(&mut self.point, 6, zigzag(SCALE));
-        field_fixed(&mut self.point, 7, zeros);
+        self.tail.clear();
+        times(&mut self.tail, self.started_ns, self.now_ns);
+        field_fixed(&mut self.tail, 4, histogram.buckets.total());
+        field_double(&mut self.tail, 5, histogram.sum_ns as f64 / 1e9);
+        field_varint(&mut self.tail, 6, zigzag(SCALE));
+        field_fixed(&mut self.tail, 7, histogram.buckets.zero());
         self.positive(histogram.buckets);
-        write_exemplars(&mut self.point, 11, histogram.exemplars);
-        self.add(family);
+        write_exemplars(&mut self.tail, 11, histogram.exemplars);
+        self.add_of(family, 1, labels);
     }
 
     fn classic(&mut self, family: Family, labels: &[Label<'_>], histogram: ClassicRead<'_>) {
-        // No scope of a classic histogram has labels: it is of the process.
-        self.scope[0].clear();
-        let mut attributes = Vec::new();
-        write_attributes(&mut attributes, CLASSIC_ATTRIBUTES, labels);
-        self.labels.push([attributes, Vec::new()]);
-        self.point(family, CLASSIC_ATTRIBUTES, LabelSet(self.labels.len() - 1));
-        self.times(self.started_ns, self.now_ns);
-        field_fixed(&mut self.point, 4, histogram.count);
-        field_double(&mut self.point, 5, histogram.sum);
-        field_head(&mut self.point, 6, (histogram.buckets.len() + 1) * 8);
+        let labels = self.series.keep(|out| write_attributes(out, CLASSIC_ATTRIBUTES, labels));
+        self.tail.clear();
+        times(&mut self.tail, self.started_ns, self.now_ns);
+        field_fixed(&mut self.tail, 4, histogram.count);
+        field_double(&mut self.tail, 5, histogram.sum);
+        field_head(&mut self.tail, 6, (histogram.buckets.len() + 1) * 8);
         let mut before = 0;
         for below in histogram.buckets.iter().map(|b| b.1).chain([histogram.count]) {
-            self.point.extend_from_slice(&(below - before).to_le_bytes());
+            self.tail.extend_from_slice(&(below - before).to_le_bytes());
             before = below;
         }
-        field_head(&mut self.point, 7, histogram.buckets.len() * 8);
-        histogram.buckets.iter().for_each(|(bound, _)| self.point.extend_from_slice(&bound.to_le_bytes()));
-        self.add(family);
+        field_head(&mut self.tail, 7, histogram.buckets.len() * 8);
+        histogram.buckets.iter().for_each(|(bound, _)| self.tail.extend_from_slice(&bound.to_le_bytes()));
+        // No scope of such a histogram has labels: it is of the process.
+        self.add(family, CLASSIC_ATTRIBUTES, Attributes::default(), labels);
     }
 }
 
 impl OtlpWriter {
     /// Counts of all buckets from the first to the last that is used.
-    fn positive(&mut self, buckets: &[(Bucket, u64)]) {
-        let used = || buckets.iter().filter(|b| b.0 != ZERO_BUCKET && b.1 > 0);
-        let Some((first, _)) = used().next() else { return };
-        self.inner.clear();
-        let mut next = *first;
-        for (bucket, count) in used() {
-            self.inner.resize(self.inner.len() + usize::from(bucket - next), 0);
-            varint(&mut self.inner, *count);
-            next = bucket + 1;
+    fn positive(&mut self, buckets: Buckets<'_>) {
+        let (first, counts) = buckets.neighbours();
+        if counts.is_empty() {
+            return;
         }
-        let offset = zigzag(i64::from(*first) - i64::from(ONE_SECOND_OFFSET));
+        self.inner.clear();
+        counts.iter().for_each(|count| varint(&mut self.inner, *count));
+        let offset = zigzag(i64::from(first) - i64::from(ONE_SECOND_OFFSET));
         let len = 1 + varint_len(offset) + 1 + varint_len(self.inner.len() as u64) + self.inner.len();
-        field_head(&mut self.point, 8, len);
-        field_varint(&mut self.point, 1, offset);
-        field_bytes(&mut self.point, 2, &self.inner);
+        field_head(&mut self.tail, 8, len);
+        field_varint(&mut self.tail, 1, offset);
+        field_bytes(&mut self.tail, 2, &self.inner);
     }
 }

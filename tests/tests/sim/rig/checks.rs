@@ -7,7 +7,7 @@ use larum_aggregate::time::{DISTINCT_WINDOW, WINDOWS, Window};
 use larum_aggregate::{Change, Distinct, Graces, NameId};
 use larum_event::{CodeParts, Kind};
 use larum_tests::recount::{Ev, Judged, Partition, Sets, Totals};
-use larum_view::{AuditQueue, Exemplars, View, Wanted};
+use larum_view::{AuditQueue, Counted, Counter, Exemplars, View, Wanted};
 
 use super::{Rig, SOURCE};
 
@@ -54,9 +54,9 @@ impl Rig {
         same("totals", self.comparable(totals), self.comparable(&want))?;
         let (mut count, mut sum_ns) = (0, 0);
         view.scan(&[], |counted| {
-            for (_, histogram) in counted.counts.histograms() {
-                count += histogram.buckets.iter().map(|b| b.1).sum::<u64>();
-                sum_ns += histogram.sum_ns;
+            for (_, buckets, its_sum_ns) in counted.counts.histograms().iter() {
+                count += buckets.total();
+                sum_ns += its_sum_ns;
             }
         });
         same("latencies", (count, sum_ns), want_latencies)?;
@@ -73,13 +73,14 @@ impl Rig {
         let windows = [WINDOWS[1], WINDOWS[3]];
         let (mut kept, mut fresh) = (Vec::new(), Vec::new());
         let mut scraped = self.scraped.lock().unwrap();
-        scraped.visit(
-            view,
-            &windows,
-            |_| Wanted::All,
-            |counted| kept.push((counted.key.def.id, counted.counts.clone())),
-        );
-        view.scan(&windows, |counted| fresh.push((counted.key.def.id, counted.counts.clone())));
+        // Windows by code are those of the sums kept from tick to tick.
+        let of = |counted: &Counted<'_>| {
+            let of_windows: Vec<_> = counted.counts.windows().iter().map(|window| window.histograms.clone()).collect();
+            let codes: Vec<_> = counted.counts.codes().collect();
+            (counted.key.def.id, codes, counted.counts.histograms().clone(), of_windows)
+        };
+        scraped.visit(view, &windows, |_| Wanted::All, |counted| kept.push(of(counted)));
+        view.scan(&windows, |counted| fresh.push(of(counted)));
         same("counts kept from scrape to scrape", kept, fresh)
     }
 
@@ -234,12 +235,14 @@ pub(super) fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, want: T) 
 
 /// Distinct accounts and sources equal the recount; large sets are estimated.
 fn check_distinct(view: &View, window: Window, end_s: u32, want: &Sets) -> Result<(), String> {
+    let mut counter = Counter::default();
     for key in view.keys() {
+        let got = key.distinct(window, end_s, &mut counter).unwrap_or_default();
         for (what, name) in [(Distinct::Accounts, "accounts"), (Distinct::Sources, "sources")] {
             let labels = [view.name(key.def.tenant), view.name(key.def.region), name].map(String::from);
             let is_login = key.def.component == NameId::NONE;
             let want = want.get(&labels).filter(|_| is_login).map_or(0, |set| set.len() as u64);
-            let got = key.distinct(what, window, end_s);
+            let got = got[what as usize];
             let error_max = if want <= 64 { 0 } else { want / 4 };
             if got.abs_diff(want) > error_max {
                 return Err(format!("{labels:?} in {}: {got}, recounted {want}", window.name()));
