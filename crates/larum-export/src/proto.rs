@@ -111,10 +111,7 @@ impl ProtoWriter {
                 }
             }
         }
-        for writer in writers {
-            writer.families.clear();
-            writer.labels.clear();
-        }
+        writers.iter_mut().for_each(Sink::start_over);
         page
     }
 
@@ -189,6 +186,11 @@ fn span(value: &mut Vec<u8>, offset: i64, length: u64) {
 }
 
 impl Sink for ProtoWriter {
+    fn start_over(&mut self) {
+        self.families.clear();
+        self.labels.clear();
+    }
+
     fn family(&mut self, signal: &Signal) -> Family {
         let metrics = self.spare.buffer(self.families.len());
         self.families.push(FamilyProto { signal: *signal, metrics });

@@ -92,10 +92,7 @@ impl TextWriter {
                 }
             }
         }
-        for writer in &mut *writers {
-            writer.families.clear();
-            writer.labels.clear();
-        }
+        writers.iter_mut().for_each(Sink::start_over);
         if writers.first().is_some_and(|first| first.flavour == Flavour::OpenMetrics) {
             page.push(&b"# EOF\n"[..]);
         }
@@ -224,6 +221,11 @@ fn float_line(value: f64) -> impl FnOnce(&mut Buffer) {
 }
 
 impl Sink for TextWriter {
+    fn start_over(&mut self) {
+        self.families.clear();
+        self.labels.clear();
+    }
+
     fn family(&mut self, signal: &Signal) -> Family {
         let mut text = self.spare.buffer(self.families.len());
         self.header(signal, &mut text);

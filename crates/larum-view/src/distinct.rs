@@ -319,4 +319,27 @@ mod tests {
             assert!(panes.is_empty());
         }
     }
+
+    /// Snapshots hold hashes behind their places, and large sets behind theirs, however both stand in memory.
+    #[test]
+    fn the_stored_form_stays() {
+        let mut panes = DistinctPanes::default();
+        let large: Vec<u32> = (0..FEW_MAX as u32 + 1).map(|n| n * 0x0100_0193).collect();
+        let registers = Registers::of(large.iter().copied());
+        panes.add(7, Distinct::Accounts, Sketch::Few(&[3, u32::MAX]));
+        panes.add(7, Distinct::Sources, Sketch::Many(&registers));
+        panes.add(6, Distinct::Sources, Sketch::Few(&[0]));
+        let of = |pane: u64, what: Distinct, hash: u64| (pane << 1 | what as u64) << 32 | hash;
+        let few = vec![
+            of(6, Distinct::Sources, 0),
+            of(7, Distinct::Accounts, 3),
+            of(7, Distinct::Accounts, u64::from(u32::MAX)),
+        ];
+        let many = vec![(place(7, Distinct::Sources), registers)];
+        let stored = postcard::to_allocvec(&panes).unwrap();
+        assert_eq!(stored, postcard::to_allocvec(&(few, many)).unwrap());
+        // A length of two bytes, then a byte for each register.
+        assert_eq!(stored[stored.len() - 258..][..2], [0x80, 0x02]);
+        assert_eq!(postcard::from_bytes::<DistinctPanes>(&stored).unwrap(), panes);
+    }
 }

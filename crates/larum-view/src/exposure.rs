@@ -177,18 +177,21 @@ impl Exposure {
         }
     }
 
-    /// Splits the lines there are among parts of the keys: each may take what is planned of it, and a like share of what is
-    /// left.
-    pub(crate) fn allowances(&self, planned: &[u64]) -> Vec<Allowance> {
-        let all: u64 = planned.iter().sum();
-        let left = |of: u64| of.saturating_sub(all) / planned.len().max(1) as u64;
-        let (full, with_counters) = (left(planned_lines(self.lines_max)), left(self.lines_max));
-        planned.iter().map(|own| Allowance { full: own + full, with_counters: own + with_counters }).collect()
-    }
-
-    /// Lines that are planned of a key.
-    pub(crate) fn planned(&self, id: KeyId) -> u64 {
-        self.details.get(&id).map_or(0, |planned| planned.1)
+    /// Splits the lines there are among parts of the keys: each may take what is planned of it, and its share of what is
+    /// left, by how many of its keys came after the plan.
+    pub(crate) fn allowances<K: Iterator<Item = KeyId>>(&self, parts: impl Iterator<Item = K>) -> Vec<Allowance> {
+        let of = |(lines, new): (u64, u64), id| match self.details.get(&id) {
+            Some((_, planned)) => (lines + planned, new),
+            None => (lines, new + 1),
+        };
+        // One more each, for keys that grew.
+        let parts: Vec<(u64, u64)> = parts.map(|keys| keys.fold((0, 1), of)).collect();
+        let (lines, new) = parts.iter().fold((0, 0), |sums, part| (sums.0 + part.0, sums.1 + part.1));
+        let allowance = |(own_lines, own_new): &(u64, u64)| {
+            let share = |of: u64| own_lines + of.saturating_sub(lines).saturating_mul(*own_new) / new.max(1);
+            Allowance { full: share(planned_lines(self.lines_max)), with_counters: share(self.lines_max) }
+        };
+        parts.iter().map(allowance).collect()
     }
 
     /// The detail at which a key is shown after others of its part took `used` lines: as planned, or less if that does not
@@ -256,8 +259,7 @@ mod tests {
 
     fn details(view: &View, plan: &Exposure) -> Vec<Detail> {
         let (mut details, mut used) = (Vec::new(), 0);
-        let planned = view.keys().map(|key| plan.planned(key.def.id)).sum();
-        let allowance = plan.allowances(&[planned])[0];
+        let allowance = plan.allowances(std::iter::once(view.keys().map(|key| key.def.id)))[0];
         view.scan(&[], |counted| {
             let lines = Lines::of(counted, &[]);
             details.push(plan.detail(counted.key.def.id, lines, used, allowance));

@@ -37,7 +37,7 @@ impl KeyView {
     }
 
     /// Logins of a window, as of the tick.
-    pub(crate) fn logins(&self, window: Window) -> Logins {
+    pub fn logins(&self, window: Window) -> Logins {
         let Some((sums, at)) = self.sums.0.as_ref().zip(place_of(window)) else { return Logins::default() };
         let of = |measure: Measure| sums.get(measure as usize, at);
         Logins {
@@ -58,12 +58,15 @@ impl KeyView {
 
 /// Logins by how they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Logins {
+pub struct Logins {
     /// Those that ended otherwise included.
-    pub(crate) all: u64,
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
-    pub(crate) denied: u64,
+    pub all: u64,
+    /// Done.
+    pub succeeded: u64,
+    /// Went wrong.
+    pub failed: u64,
+    /// Refused by a rule.
+    pub denied: u64,
 }
 
 /// Visits keys, in any order and each as often as it is wanted; `places` fits them.

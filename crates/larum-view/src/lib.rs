@@ -37,7 +37,7 @@ pub use counts::{KeyCounts, Wanted, WindowSums};
 pub use distinct::Counter;
 pub use exemplars::Exemplars;
 pub use exposure::Exposure;
-pub use key::KeyView;
+pub use key::{KeyView, Logins};
 pub use measure::Measure;
 pub use reading::{ClassicRead, Family, HistogramRead, Label, LabelSet, Reading, Sink, Value};
 pub use recent::WAITING_MAX_BYTES;

@@ -179,6 +179,14 @@ mod tests {
             let (parts, counted) = (code.parts(), COUNTS[usize::from(code.0)]);
             let has = |measure: Measure| counted.always & 1 << measure as u32 != 0;
             assert_eq!(has(Measure::Login), parts.kind == Kind::Login);
+            let ended = [
+                (Measure::LoginSuccess, Outcome::Success),
+                (Measure::LoginFailure, Outcome::Failure),
+                (Measure::LoginDenied, Outcome::Denied),
+            ];
+            for (measure, outcome) in ended {
+                assert_eq!(has(measure), parts.kind == Kind::Login && parts.outcome == outcome);
+            }
             assert_eq!(
                 has(Measure::TokenBad),
                 parts.kind == Kind::Token && matches!(parts.reason, Reason::Timeout | Reason::UpstreamError)

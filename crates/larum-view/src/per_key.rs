@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
+use std::thread::Builder;
 
 use larum_aggregate::time::{HISTOGRAM_WINDOW_S, SECOND_NS, WINDOWS, Window};
 use larum_aggregate::{BucketSets, Buckets, Distinct, Exemplar, NameId, SourceId};
@@ -84,8 +85,7 @@ pub fn visit<S: Sink + Send>(reading: &Reading<'_>, kept: &mut Shown, sinks: &mu
     let wanted = |key: &KeyView| reading.exposure.wanted(key.def.id);
     let mut showing = kept.begin(reading.view, asked, wanted);
     let parts = showing.parts(sinks.len());
-    let planned: Vec<u64> = parts.iter().map(|part| part.keys().map(|id| reading.exposure.planned(id)).sum()).collect();
-    let allowances = reading.exposure.allowances(&planned);
+    let allowances = reading.exposure.allowances(parts.iter().map(Part::keys));
     let threads = reading.threads.clamp(1, parts.len().max(1));
     let jobs = Mutex::new(parts.into_iter().zip(allowances).zip(&mut *sinks));
     let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -96,7 +96,8 @@ pub fn visit<S: Sink + Send>(reading: &Reading<'_>, kept: &mut Shown, sinks: &mu
         std::iter::from_fn(next).map(job).collect::<Vec<Tally>>()
     };
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        // Where no thread can be had, this one does it all.
+        let others: Vec<_> = (1..threads).filter_map(|_| Builder::new().spawn_scoped(scope, work).ok()).collect();
         let mut tallies = work();
         for other in others {
             // A panic goes on here.

@@ -76,6 +76,8 @@ pub struct LabelSet(pub usize);
 
 /// Takes the samples of a reading. Those of different families come mixed, so that one pass over the state is enough.
 pub trait Sink {
+    /// Forgets what was written and never finished.
+    fn start_over(&mut self) {}
     /// Names a family; families come out in this order.
     fn family(&mut self, signal: &Signal) -> Family;
     /// The samples that follow begin with these labels; their counters and histograms started at `started_ns`, Unix ns,
@@ -127,6 +129,7 @@ impl Reading<'_> {
     /// Shows every sample that comes from committed Deltas; `shown` is what the readings before left for it. Of keys each
     /// sink is shown a part, if there are enough of them; the first is shown all the rest.
     pub fn visit<S: Sink + Send>(&self, shown: &mut Shown, sinks: &mut [S]) {
+        sinks.iter_mut().for_each(Sink::start_over);
         per_key::visit(self, shown, sinks);
         let Some(sink) = sinks.first_mut() else { return };
         self.audit(sink);

@@ -158,6 +158,8 @@ impl<'v> Showing<'v, '_> {
                 rest = after;
             }
         }
+        // One at least, though it shows nothing: whoever shows it names what there is.
+        parts.resize_with(parts.len().max(1), || Part { pieces: Vec::new(), windows });
         parts
     }
 

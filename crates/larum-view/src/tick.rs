@@ -319,7 +319,7 @@ impl View {
     }
 
     /// What a source's windows add up to of a key, told two ways: kept from tick to tick, and from the panes. For tests.
-    pub fn told_twice(&self, id: SourceId) -> Vec<(u32, [u64; WINDOWS.len()], [u64; WINDOWS.len()])> {
+    pub fn told_twice(&self, id: SourceId) -> Vec<(u32, Vec<u64>, Vec<u64>)> {
         let Some(source) = self.sources.get(&id) else { return Vec::new() };
         let mut fresh = source.clone();
         fresh.keys.iter_mut().for_each(|key| key.sums = Default::default());
@@ -327,10 +327,12 @@ impl View {
         fresh.sums = Default::default();
         fresh.sums.recover(end_s, &source.panes, &mut fresh.keys);
         let sums = |key: &KeyView| {
-            std::array::from_fn(|window| {
-                let of = |measure: &Measure| key.sums.0.as_ref().map_or(0, |sums| sums.get(*measure as usize, window));
-                Measure::ALL.iter().filter(|measure| measure.is_of_tenants()).map(of).sum()
-            })
+            let of = |window: usize| {
+                let of =
+                    move |measure: &Measure| key.sums.0.as_ref().map_or(0, |sums| sums.get(*measure as usize, window));
+                Measure::ALL.iter().filter(|measure| measure.is_of_tenants()).map(of)
+            };
+            (0..WINDOWS.len()).flat_map(of).collect()
         };
         source.keys.iter().zip(&fresh.keys).map(|(kept, fresh)| (kept.def.id.0, sums(kept), sums(fresh))).collect()
     }

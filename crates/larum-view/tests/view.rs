@@ -195,6 +195,19 @@ fn parts_of_the_keys_are_all_of_them() {
     view.apply(Delta { names, keys: (0..KEYS).map(key).collect(), ..Delta::default() });
     let (mut alone, mut split, mut tick) = (Shown::default(), Shown::default(), T as u32);
     let mut exposure = Exposure::default();
+    // Families are named though there is nothing to show: those that had something end.
+    let mut nothing = [Samples::default()];
+    let (exemplars, now_ns) = (Exemplars::default(), T * SECOND_NS);
+    let reading = Reading {
+        view: &View::default(),
+        exemplars: &exemplars,
+        now_ns,
+        windows: &windows,
+        exposure: &exposure,
+        threads: 3,
+    };
+    reading.visit(&mut Shown::default(), &mut nothing);
+    assert!(nothing[0].families.contains(&"larum_login_attempts_total"));
     for lines_max in [100_000, 100_000, 20_000, 20_000] {
         for round in 0..3 {
             tick += 10;
@@ -203,11 +216,12 @@ fn parts_of_the_keys_are_all_of_them() {
             let mut entries: Vec<Entry> =
                 ids.flat_map(|id| [3, 60].map(|code| entry(id, code, u64::from(id + round) * 1_000_000))).collect();
             let groups = seal(SOURCE, &mut entries);
-            view.apply(Delta { groups, sources: vec![clock(i64::from(tick) + 1, vec![])], ..Delta::default() });
+            let (sources, now_s) = (vec![clock(i64::from(tick) + 1, vec![])], i64::from(tick));
+            let parts = vec![part(0, now_s, Some(now_s), false)];
+            view.apply(Delta { groups, sources, parts, ..Delta::default() });
             if round == 0 {
                 exposure = Exposure::plan(&view, &windows, lines_max, &exposure);
             }
-            let exemplars = Exemplars::default();
             let now_ns = i64::from(tick) * SECOND_NS;
             let reading = Reading {
                 view: &view,
@@ -232,6 +246,8 @@ fn parts_of_the_keys_are_all_of_them() {
                 }
             }
             assert_eq!(one[0].seen, all, "{lines_max} lines, round {round}");
+            let has = |name: &str| one[0].seen.keys().any(|key| key.0 == name);
+            assert!(has("larum_login_failure_ratio") && has("larum_token_latency_quantile_seconds"));
         }
     }
 }

@@ -197,10 +197,7 @@ impl OtlpWriter {
         if !metrics.is_empty() {
             requests.push(first.request(&metrics));
         }
-        for writer in writers {
-            writer.named = 0;
-            writer.labels.clear();
-        }
+        writers.iter_mut().for_each(Sink::start_over);
         requests
     }
 
@@ -338,6 +335,12 @@ impl FamilyPoints {
 }
 
 impl Sink for OtlpWriter {
+    fn start_over(&mut self) {
+        self.named = 0;
+        self.labels.clear();
+        self.series.clear();
+    }
+
     fn family(&mut self, signal: &Signal) -> Family {
         let name_hash = hash(signal.name);
         match self.families.get_mut(self.named) {

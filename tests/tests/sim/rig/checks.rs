@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use larum_aggregate::change::CHANGES_MAX;
 use larum_aggregate::time::{DISTINCT_WINDOW, WINDOWS, Window};
 use larum_aggregate::{Change, Distinct, Graces, NameId};
-use larum_event::{CodeParts, Kind};
+use larum_event::{CodeParts, Kind, Outcome};
 use larum_tests::recount::{Ev, Judged, Partition, Sets, Totals};
-use larum_view::{AuditQueue, Counted, Counter, Exemplars, View, Wanted};
+use larum_view::{AuditQueue, Counted, Counter, Exemplars, Logins, View, Wanted};
 
 use super::{Rig, SOURCE};
 
@@ -160,12 +160,29 @@ impl Rig {
             for ((partition, judged), next) in self.log.iter().zip(&judged).zip(next) {
                 partition.add_window(judged, *next, start_s, i64::from(end_s), &mut want);
             }
-            let mut got = Totals::new();
+            let (mut got, mut of_logins) = (Totals::new(), Ok(()));
             view.scan(&[window], |counted| {
+                let mut logins = Logins::default();
                 for (code, count) in &counted.counts.windows()[0].codes {
                     *got.entry(labels(view, counted.key, *code)).or_default() += count;
+                    let parts = code.parts();
+                    let ended = match parts.outcome {
+                        Outcome::Success => Some(&mut logins.succeeded),
+                        Outcome::Failure => Some(&mut logins.failed),
+                        Outcome::Denied => Some(&mut logins.denied),
+                        Outcome::Challenge => None,
+                    };
+                    if parts.kind == Kind::Login {
+                        ended.into_iter().for_each(|ended| *ended += count);
+                        logins.all += count;
+                    }
+                }
+                // What scrapes show is kept from tick to tick.
+                if of_logins.is_ok() {
+                    of_logins = same("logins of a window", counted.key.logins(window), logins);
                 }
             });
+            of_logins?;
             same(&format!("window {}", window.name()), self.comparable(&got), self.comparable(&want))?;
             if window <= DISTINCT_WINDOW && !self.minted {
                 let mut sets = Sets::new();
