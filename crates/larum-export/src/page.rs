@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 const THREADS_MAX: usize = 2;
 /// Parts that the keys of a scrape or a push are written in: more than threads, so that none of them has to wait long for
 /// another at the end.
-const PARTS: usize = 4;
+const PARTS: usize = 6;
 
 /// How many threads write a scrape or a push.
 pub fn threads() -> usize {
