@@ -429,3 +429,24 @@ fn several_writers_make_one_page() {
         [signals::LOGIN_ATTEMPTS, signals::TOKEN_REQUESTS, signals::CHANGE_EVENTS, signals::TICK].map(|s| name(&s));
     assert_eq!(metrics, [(attempts, 2), (requests, 1), (changes, 1), (tick, 1)]);
 }
+
+/// What was written and never finished, say because the scrape panicked, is no part of the next.
+#[test]
+fn what_was_never_finished_is_forgotten() {
+    fn write<S: Sink>(writer: &mut S, signal: &Signal) {
+        let family = writer.family(signal);
+        writer.scope(&[("source", "s")], None);
+        writer.sample(family, &[], Value::Int(1));
+    }
+    let (mut text, mut proto) = (TextWriter::new(Flavour::Prometheus), ProtoWriter::default());
+    write(&mut text, &signals::LOGIN_ATTEMPTS);
+    write(&mut proto, &signals::LOGIN_ATTEMPTS);
+    text.start_over();
+    proto.start_over();
+    write(&mut text, &signals::TICK);
+    write(&mut proto, &signals::TICK);
+    let text = text_of(&mut text);
+    assert!(text.contains("larum_pipeline_tick_seconds") && !text.contains("larum_login"), "{text}");
+    let names: Vec<String> = families(&bytes_of(&mut proto)).into_iter().map(|family| family.name).collect();
+    assert_eq!(names, ["larum_pipeline_tick_seconds"]);
+}

@@ -351,3 +351,29 @@ fn several_writers_make_one_push() {
     assert_eq!(push([&["a"], &["c", "d"]]), said(&[("a", 0), ("b", 1), ("c", 0), ("d", 0)]));
     assert_eq!(push([&[], &["d"]]), said(&[("a", 1), ("b", 1), ("c", 1), ("d", 0)]));
 }
+
+/// What was written and never finished, say because the push panicked, is no part of the next.
+#[test]
+fn what_was_never_finished_is_forgotten() {
+    let mut writer = writer();
+    let write = |writer: &mut OtlpWriter, tenant: &str| {
+        writer.begin(NOW_NS);
+        let gauge = writer.family(&signals::LOGIN_FAILURE_RATIO);
+        writer.scope(&[("tenant", tenant)], Some(1));
+        writer.sample(gauge, &[], Value::Float(0.5));
+    };
+    let tenants = |writer: &mut OtlpWriter| {
+        let metrics = metrics(&OtlpWriter::finish(slice::from_mut(writer)));
+        numbers(&metrics[0]).iter().map(|point| (texts(&point.attributes)["tenant"].clone(), point.flags)).collect()
+    };
+    write(&mut writer, "a");
+    let said: Vec<(String, u32)> = tenants(&mut writer);
+    assert_eq!(said, [("a".to_string(), 0)]);
+    write(&mut writer, &"lost".repeat(20));
+    writer.start_over();
+    // Without a scope of its own nothing of the one before is left.
+    let family = writer.family(&signals::TICK);
+    writer.sample(family, &[("tenant", "b")], Value::Int(1));
+    let said: Vec<(String, u32)> = tenants(&mut writer);
+    assert_eq!(said, [("b".to_string(), 0)], "and a family that is not named cannot tell of the end of a");
+}

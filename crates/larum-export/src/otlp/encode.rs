@@ -338,6 +338,8 @@ impl Sink for OtlpWriter {
     fn start_over(&mut self) {
         self.named = 0;
         self.labels.clear();
+        // It stands in what is cleared next.
+        self.scope = Default::default();
         self.series.clear();
     }
 
