@@ -21,8 +21,9 @@ const RUNS: usize = 5;
 /// What P9 compares catching up with.
 const INGEST_PER_SECOND: f64 = 150_000.0;
 
+/// Records of the topic: so many that what is read before the first commit, which counts for nobody, matters little.
 fn events() -> u64 {
-    std::env::var("LARUM_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000_000)
+    std::env::var("LARUM_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(8_000_000)
 }
 
 /// What one way of reading the topic showed.

@@ -104,14 +104,18 @@ impl Counted {
         self.samples.extend(&other.samples);
     }
 
-    /// Forgets it, and keeps the memory.
-    fn clear(&mut self) {
+    /// Forgets it, keeps the memory, and makes room for as much as `like` has room for: what grows event by event is
+    /// copied, and every copy waits for fresh pages.
+    fn clear_for(&mut self, like: &Counted) {
         self.entries.clear();
         self.sightings.clear();
         self.numbers.clear();
         self.changes.clear();
         self.exemplars.clear();
         self.samples.clear();
+        self.entries.reserve(like.entries.capacity());
+        self.sightings.reserve(like.sightings.capacity());
+        self.numbers.reserve(like.numbers.capacity());
     }
 }
 
@@ -310,8 +314,8 @@ impl Worker {
         self.dead_letter_bytes = 0;
         self.registry.refuse_keys(self.interner.take_refused_events());
         let relied = std::mem::take(&mut self.interner.relied);
-        spare.iter_mut().for_each(Counted::clear);
         spare.resize_with(self.counted.len(), Counted::default);
+        spare.iter_mut().zip(&self.counted).for_each(|(spare, like)| spare.clear_for(like));
         Cut {
             parts: self.partitions.iter_mut().filter_map(Partition::cut).collect(),
             counted: std::mem::replace(&mut self.counted, spare),

@@ -68,8 +68,8 @@ impl KeyPlaces {
         self.keys = Some(keys + 1);
     }
 
-    /// Keys were taken out.
-    pub(crate) fn retired(&mut self) {
+    /// Keys were taken out, or put in between others.
+    pub(crate) fn moved(&mut self) {
         self.keys = None;
     }
 
@@ -99,7 +99,7 @@ mod tests {
                 match rng.u8(..8) {
                     0 if !keys.is_empty() => {
                         keys.remove(rng.usize(..keys.len()));
-                        places.retired();
+                        places.moved();
                     }
                     1 => places.fit(&keys),
                     _ => {

@@ -312,9 +312,9 @@ impl SourceSums {
         self.places.admitted(at, id);
     }
 
-    /// Keys were taken out.
-    pub(crate) fn retired(&mut self) {
-        self.places.retired();
+    /// Keys were taken out, or put in between others.
+    pub(crate) fn moved(&mut self) {
+        self.places.moved();
     }
 
     fn count_key(

@@ -165,15 +165,13 @@ impl View {
         self.retire(&delta.retired_keys, &delta.retired_names);
     }
 
-    fn admit(&mut self, defs: Vec<KeyDef>) {
-        for def in defs {
-            self.next_ids.1 = self.next_ids.1.max(def.id.0 + 1);
-            let Some(source) = self.sources.get_mut(&def.source) else { continue };
-            // New ids are the highest, or nearly.
-            let at = place_from_end(&source.keys, |key| key.def.id < def.id);
-            if source.keys.get(at).is_none_or(|key| key.def.id != def.id) {
-                source.keys.insert(at, KeyView::new(def, source.tick.unwrap_or(0)));
-                source.sums.admitted(at, def.id);
+    fn admit(&mut self, mut defs: Vec<KeyDef>) {
+        defs.sort_by_key(|def| (def.source, def.id));
+        for of_source in defs.chunk_by(|a, b| a.source == b.source) {
+            let Some(newest) = of_source.last() else { continue };
+            self.next_ids.1 = self.next_ids.1.max(newest.id.0 + 1);
+            if let Some(source) = self.sources.get_mut(&newest.source) {
+                source.admit(of_source);
             }
         }
     }
@@ -216,7 +214,7 @@ impl View {
             let before = source.keys.len();
             source.keys.retain(|key| !gone.contains(&key.def.id));
             if source.keys.len() < before {
-                source.sums.retired();
+                source.sums.moved();
                 let stays = |cell: Cell| (!gone.contains(&cell.key())).then_some(cell);
                 source.totals.rewrite(stays);
                 source.sums_ns.rewrite(stays);
@@ -379,6 +377,32 @@ impl SourceView {
             pending: BTreeMap::new(),
             sums: SourceSums::default(),
             recent: Recent::default(),
+        }
+    }
+
+    /// Takes in keys, sorted by id. Most ids are the highest; the others of many keys are put in their places at once.
+    fn admit(&mut self, defs: &[KeyDef]) {
+        let (known, mut newest, mut in_order) = (self.keys.len(), self.keys.last().map(|key| key.def.id), true);
+        for def in defs {
+            if newest < Some(def.id) {
+                newest = Some(def.id);
+            } else {
+                let known = &self.keys[..known];
+                let at = place_from_end(known, |key| key.def.id < def.id);
+                let is_known = known.get(at).is_some_and(|key| key.def.id == def.id);
+                if is_known || self.keys.last().is_some_and(|key| key.def.id == def.id) {
+                    continue;
+                }
+                in_order = false;
+            }
+            self.keys.push(KeyView::new(*def, self.tick.unwrap_or(0)));
+            if in_order {
+                self.sums.admitted(self.keys.len() - 1, def.id);
+            }
+        }
+        if !in_order {
+            self.keys.sort_by_key(|key| key.def.id);
+            self.sums.moved();
         }
     }
 
