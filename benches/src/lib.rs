@@ -12,7 +12,7 @@ use larum_aggregate::{
 use larum_event::Limits;
 use larum_fold::{Budgets, Counted, DeadLetters, PartitionState, Record, Registry, SourcePolicy, Worker, no_header};
 use larum_load::{Generator, Profile};
-use larum_view::{Exemplars, Exposure, Reading, Shown, Sink, TickRead, TickWatcher, View};
+use larum_view::{Exemplars, Exposure, Helpers, Reading, Shown, Sink, TickRead, TickWatcher, View};
 
 /// Interleaved repetitions of the in-memory benches.
 pub const REPETITIONS: usize = 9;
@@ -139,6 +139,7 @@ pub struct Saturated {
     /// What scrapes keep from one to the next.
     shown: Shown,
     exposure: Exposure,
+    helpers: Option<Helpers>,
 }
 
 /// Windows that are shown.
@@ -157,8 +158,8 @@ impl Saturated {
 
     /// Shows all there is, a part of it in each sink.
     pub fn visit<S: Sink + Send>(&mut self, sinks: &mut [S]) {
-        let Saturated { pipeline: Pipeline { view, exemplars, .. }, now_ns, shown, exposure, .. } = self;
-        Reading { view, exemplars, now_ns: *now_ns, windows: &SHOWN, exposure, threads: larum_export::threads() }
+        let Saturated { pipeline: Pipeline { view, exemplars, .. }, now_ns, shown, exposure, helpers, .. } = self;
+        Reading { view, exemplars, now_ns: *now_ns, windows: &SHOWN, exposure, helpers: helpers.as_ref() }
             .visit(shown, sinks);
     }
 }
@@ -179,7 +180,15 @@ pub fn saturated() -> anyhow::Result<Saturated> {
     }
     pipeline.commit();
     let exposure = Exposure::plan(&pipeline.view, &SHOWN, LINES_MAX, &Exposure::default());
-    Ok(Saturated { pipeline, now_ns, generator, per_second, shown: Shown::default(), exposure })
+    Ok(Saturated {
+        pipeline,
+        now_ns,
+        generator,
+        per_second,
+        shown: Shown::default(),
+        exposure,
+        helpers: larum_export::helpers(),
+    })
 }
 
 /// How long `work` takes.

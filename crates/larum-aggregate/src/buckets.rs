@@ -260,7 +260,7 @@ impl<'a> Buckets<'a> {
         Some(quantiles.map(|q| {
             // Counts are whole, and exact as floats up to 2^53.
             let rank = q.clamp(0.0, 1.0) * self.total as f64;
-            let least = rank.ceil() as u64;
+            let least = ceil(rank);
             if self.zero > 0 && self.zero >= least {
                 return 0.0;
             }
@@ -278,7 +278,7 @@ impl<'a> Buckets<'a> {
     /// The value at a rank within an octave, above which `below` lie.
     fn within(self, at: usize, mut below: u64, rank: f64) -> f64 {
         let Some(counts) = self.octaves.get(at) else { return 0.0 };
-        let least = rank.ceil() as u64;
+        let least = ceil(rank);
         let (mut place, mut count) = (0, 0);
         for (next, n) in counts.iter().enumerate().filter(|of| *of.1 > 0) {
             below += count;
@@ -293,6 +293,12 @@ impl<'a> Buckets<'a> {
         let fraction = ((rank - below as f64) / count as f64).clamp(0.0, 1.0);
         UPPER_SECONDS[usize::from(first_of(self.first + at)) + place] * f64::exp2((fraction - 1.0) / 8.0)
     }
+}
+
+/// The least whole number that is not below one that is not negative, which takes a call where it is asked of floats.
+fn ceil(number: f64) -> u64 {
+    let whole = number as u64;
+    whole + u64::from((whole as f64) < number)
 }
 
 /// By bucket, see [`upper_seconds`].

@@ -18,6 +18,6 @@ mod wire;
 
 pub use agent::Trust;
 pub use format::Format;
-pub use page::{Page, threads, writers};
+pub use page::{Page, helpers, writers};
 pub use proto::ProtoWriter;
 pub use text::{Flavour, TextWriter};

@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Bytes;
+use larum_view::Helpers;
+use rayon::ThreadPoolBuilder;
 
 /// Most threads that write a scrape or a push.
 const THREADS_MAX: usize = 2;
@@ -11,9 +13,11 @@ const THREADS_MAX: usize = 2;
 /// another at the end.
 const PARTS: usize = 6;
 
-/// How many threads write a scrape or a push.
-pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |processors| processors.get().min(THREADS_MAX))
+/// Who helps to write scrapes and pushes: nobody where there is one processor, or no thread to be had.
+pub fn helpers() -> Option<Helpers> {
+    let threads = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(THREADS_MAX));
+    let pool = || ThreadPoolBuilder::new().num_threads(threads - 1).thread_name(|_| "scrape".into()).build().ok();
+    (threads > 1).then(pool).flatten()
 }
 
 /// Writers of a scrape or a push: one for each part.
@@ -105,6 +109,55 @@ impl Drop for Lent {
     }
 }
 
+/// Things that every scrape makes anew, one after the other, in the memory of those that stood in their places before.
+#[derive(Debug)]
+pub(crate) struct Places<T> {
+    all: Vec<T>,
+    used: usize,
+}
+
+impl<T> Default for Places<T> {
+    fn default() -> Self {
+        Places { all: Vec::new(), used: 0 }
+    }
+}
+
+impl<T> Places<T> {
+    /// Those that were made since they were cleared.
+    pub(crate) fn used(&self) -> &[T] {
+        &self.all[..self.used]
+    }
+
+    /// One of those.
+    #[inline]
+    pub(crate) fn get(&self, place: usize) -> Option<&T> {
+        self.used().get(place)
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
+        self.all[..self.used].get_mut(place)
+    }
+
+    /// The next place, with what stood there before if that is still `good`, else with a new one.
+    pub(crate) fn next(&mut self, good: impl FnOnce(&T) -> bool, new: impl FnOnce() -> T) -> (usize, &mut T) {
+        let place = self.used;
+        self.used += 1;
+        match self.all.get(place).map(good) {
+            Some(true) => {}
+            Some(false) => self.all[place] = new(),
+            None => self.all.push(new()),
+        }
+        (place, &mut self.all[place])
+    }
+
+    /// Forgets all, and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.used = 0;
+    }
+}
+
 /// Bytes that are written in blocks: copies of a fixed size cost a fraction of those whose size is only known when they are
 /// made. What lies behind what was written is left over from earlier and means nothing.
 #[derive(Debug, Default)]
@@ -124,6 +177,16 @@ impl Buffer {
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether it has no memory yet, or none any more.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Forgets what was written, and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
     }
 
     /// Room for so many more bytes.

@@ -9,7 +9,7 @@ use larum_aggregate::{Buckets, Exemplar};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
-use crate::page::{Buffer, Page, Spare};
+use crate::page::{Buffer, Page, Places, Spare};
 use crate::wire::{field_bytes, field_double, field_head, field_varint, varint, varint_len, zigzag};
 
 /// Base-2 exponential buckets, eight per doubling.
@@ -21,12 +21,12 @@ const NATIVE_OFFSET: i64 = 240;
 #[derive(Debug, Default)]
 pub struct ProtoWriter {
     /// Families that were named.
-    families: Vec<FamilyProto>,
+    families: Places<FamilyProto>,
     spare: Spare,
     /// Labels that every sample begins with, as fields of a metric.
     scope: Vec<u8>,
     /// Labels that were named, in the same form.
-    labels: Vec<Vec<u8>>,
+    labels: Places<Vec<u8>>,
     /// The start time, as a message; empty if it is not known.
     started: Vec<u8>,
     /// The metric being written, and its value.
@@ -80,8 +80,9 @@ impl ProtoWriter {
     /// named the same families, the first all of them.
     pub fn finish(writers: &mut [ProtoWriter]) -> Page {
         let (mut page, mut head) = (Page::default(), Vec::new());
-        let named: Vec<Signal> =
-            writers.first().map_or_else(Vec::new, |first| first.families.iter().map(|family| family.signal).collect());
+        let named: Vec<Signal> = writers
+            .first()
+            .map_or_else(Vec::new, |first| first.families.used().iter().map(|family| family.signal).collect());
         for (at, signal) in named.into_iter().enumerate() {
             let written = writers.iter().filter_map(|writer| writer.families.get(at));
             let len: usize = written.map(|family| family.metrics.len()).sum();
@@ -192,9 +193,13 @@ impl Sink for ProtoWriter {
     }
 
     fn family(&mut self, signal: &Signal) -> Family {
-        let metrics = self.spare.buffer(self.families.len());
-        self.families.push(FamilyProto { signal: *signal, metrics });
-        Family(self.families.len() - 1)
+        let new = || FamilyProto { signal: *signal, metrics: Buffer::default() };
+        let (place, family) = self.families.next(|before| before.signal == *signal, new);
+        match family.metrics.is_spent() {
+            true => family.metrics = self.spare.buffer(place),
+            false => family.metrics.clear(),
+        }
+        Family(place)
     }
 
     fn scope(&mut self, labels: &[Label<'_>], started_ns: Option<i64>) {
@@ -207,10 +212,10 @@ impl Sink for ProtoWriter {
     }
 
     fn labels(&mut self, labels: &[Label<'_>]) -> LabelSet {
-        let mut fields = Vec::new();
-        write_labels(&mut fields, labels);
-        self.labels.push(fields);
-        LabelSet(self.labels.len() - 1)
+        let (place, fields) = self.labels.next(|_| true, Vec::new);
+        fields.clear();
+        write_labels(fields, labels);
+        LabelSet(place)
     }
 
     fn sample_of(&mut self, family: Family, labels: LabelSet, value: Value) {

@@ -8,7 +8,7 @@ use larum_aggregate::histogram;
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
-use crate::page::{Blocks, Buffer, Page, Spare};
+use crate::page::{Blocks, Buffer, Page, Places, Spare};
 
 /// The bounds of classic buckets with what follows them, which are written again and again: as text format 0.0.4 has them,
 /// and in the canonical form of OpenMetrics. The last is infinity.
@@ -43,17 +43,19 @@ const BUCKET: usize = 2;
 pub struct TextWriter {
     flavour: Flavour,
     /// Families that were named.
-    families: Vec<FamilyText>,
+    families: Places<FamilyText>,
     spare: Spare,
     /// Labels that every sample begins with, as text with a comma behind each, and the same in blocks.
     scope: (Vec<u8>, Blocks),
-    labels: Vec<Labels>,
+    labels: Places<Labels>,
+    /// The labels being named.
+    inner: Vec<u8>,
     /// What every bucket of a histogram begins with.
     start: Blocks,
 }
 
 /// Labels that were named.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Labels {
     /// With what ends all labels; empty without any.
     closed: Blocks,
@@ -63,11 +65,23 @@ struct Labels {
 
 #[derive(Debug)]
 struct FamilyText {
+    signal: Signal,
+    /// What stands before its samples.
+    header: Vec<u8>,
     text: Buffer,
-    /// How long it is without samples.
-    header_len: usize,
     /// What samples begin with: the name, for histograms with each of the [`SUFFIXES`], and a brace.
     starts: [Blocks; 3],
+}
+
+impl FamilyText {
+    fn new(signal: &Signal, header: Vec<u8>) -> Self {
+        let is_histogram = signal.kind == SignalType::Histogram;
+        let start = |suffix: &str| {
+            let suffix = if is_histogram { suffix } else { "" };
+            Blocks::of(format!("{}{suffix}{{", signal.name).as_bytes())
+        };
+        FamilyText { signal: *signal, header, text: Buffer::default(), starts: SUFFIXES.map(start) }
+    }
 }
 
 impl TextWriter {
@@ -80,13 +94,13 @@ impl TextWriter {
     /// named the same families, the first all of them.
     pub fn finish(writers: &mut [TextWriter]) -> Page {
         let mut page = Page::default();
-        let named = writers.first().map_or(0, |first| first.families.len());
+        let named = writers.first().map_or(0, |first| first.families.used().len());
         for at in 0..named {
             let mut has_header = false;
             for writer in &mut *writers {
-                let Some(FamilyText { text, header_len, .. }) = writer.families.get_mut(at) else { continue };
-                if text.len() > *header_len {
-                    let header_len = if has_header { *header_len } else { 0 };
+                let Some(FamilyText { text, header, .. }) = writer.families.get_mut(at) else { continue };
+                if text.len() > header.len() {
+                    let header_len = if has_header { header.len() } else { 0 };
                     page.push(writer.spare.lend(at, std::mem::take(text)).slice(header_len..));
                     has_header = true;
                 }
@@ -100,8 +114,7 @@ impl TextWriter {
     }
 
     /// Names, units and help texts are ours and need no escape; a test says so. Writing to memory does not fail.
-    fn header(&self, signal: &Signal, out: &mut Buffer) {
-        let is_open = self.flavour == Flavour::OpenMetrics;
+    fn header(signal: &Signal, is_open: bool) -> Vec<u8> {
         let kind = match signal.kind {
             // Linters of this format keep the label `quantile` for summaries, which this is not, and for what has no type.
             SignalType::Gauge if !is_open && signal.labels.contains(&"quantile") => "untyped",
@@ -114,10 +127,9 @@ impl TextWriter {
             SignalType::Counter if is_open => signal.name.strip_suffix("_total").unwrap_or(signal.name),
             _ => signal.name,
         };
-        let _ = write!(out, "# HELP {name} {}\n# TYPE {name} {kind}\n", signal.help);
-        if let Some(unit) = signal.unit_in_name().filter(|_| is_open) {
-            let _ = writeln!(out, "# UNIT {name} {unit}");
-        }
+        let unit = signal.unit_in_name().filter(|_| is_open);
+        let unit = unit.map_or_else(String::new, |unit| format!("# UNIT {name} {unit}\n"));
+        format!("# HELP {name} {}\n# TYPE {name} {kind}\n{unit}", signal.help).into_bytes()
     }
 
     /// A sample: one of the family's beginnings, its labels, and a number.
@@ -227,16 +239,15 @@ impl Sink for TextWriter {
     }
 
     fn family(&mut self, signal: &Signal) -> Family {
-        let mut text = self.spare.buffer(self.families.len());
-        self.header(signal, &mut text);
-        let is_histogram = signal.kind == SignalType::Histogram;
-        let start = |suffix: &str| {
-            let suffix = if is_histogram { suffix } else { "" };
-            Blocks::of(format!("{}{suffix}{{", signal.name).as_bytes())
-        };
-        let header_len = text.len();
-        self.families.push(FamilyText { header_len, text, starts: SUFFIXES.map(start) });
-        Family(self.families.len() - 1)
+        let is_open = self.flavour == Flavour::OpenMetrics;
+        let new = || FamilyText::new(signal, TextWriter::header(signal, is_open));
+        let (place, family) = self.families.next(|before| before.signal == *signal, new);
+        match family.text.is_spent() {
+            true => family.text = self.spare.buffer(place),
+            false => family.text.clear(),
+        }
+        family.text.put(&family.header);
+        Family(place)
     }
 
     fn has_exemplars(&self) -> bool {
@@ -244,12 +255,17 @@ impl Sink for TextWriter {
     }
 
     fn labels(&mut self, labels: &[Label<'_>]) -> LabelSet {
-        let mut text = Vec::new();
-        write_labels(&mut text, labels);
-        let closed = text.strip_suffix(b",").map(|inside| [inside, b"} "].concat()).unwrap_or_default();
-        let open = [&text[..], b"le=\""].concat();
-        self.labels.push(Labels { closed: Blocks::of(&closed), open: Blocks::of(&open) });
-        LabelSet(self.labels.len() - 1)
+        let text = &mut self.inner;
+        text.clear();
+        write_labels(text, labels);
+        let (place, Labels { closed, open }) = self.labels.next(|_| true, Labels::default);
+        let len = text.len();
+        text.extend_from_slice(b"le=\"");
+        open.set(text);
+        text.truncate(len.saturating_sub(1));
+        text.extend_from_slice(if len > 0 { b"} " } else { b"" });
+        closed.set(text);
+        LabelSet(place)
     }
 
     /// Start times are left out: in text they would be series of their own.
@@ -269,7 +285,7 @@ impl Sink for TextWriter {
                 out.put_line([], number.unsigned_abs());
             }
             // Many are whole: counts, and shares of nothing or of all.
-            Value::Float(value) if value.is_sign_positive() && value < WHOLE_MAX && value == value.trunc() => {
+            Value::Float(value) if value.is_sign_positive() && value < WHOLE_MAX && value == (value as u64) as f64 => {
                 self.line(family, 0, labels, value as u64);
             }
             Value::Float(value) => {

@@ -155,21 +155,25 @@ impl DistinctPanes {
         std::hint::black_box(self.registers.iter().fold(bits, |bits, registers| bits | registers.some()));
     }
 
-    /// How many there were in panes `first` to `last`, by [`Distinct`]: exactly if every pane's set is small, else about.
-    pub fn count(&self, first: u32, last: u32, counter: &mut Counter) -> [u64; 2] {
-        let places = place(first, Distinct::Accounts)..=place(last, Distinct::Sources);
-        let is_wanted = |place: Place| places.contains(&place);
-        counter.clear();
-        for (place, registers) in self.many.iter().zip(&self.registers).filter(|many| is_wanted(*many.0)) {
-            counter.large[what_of(*place)].get_or_insert_default().merge(registers);
+    /// Counts in windows that end with pane `last`, the shortest first.
+    pub fn counting<'p>(&'p self, last: u32, counter: &'p mut Counter) -> Counting<'p> {
+        let last = place(last, Distinct::Sources);
+        let few = self.few.partition_point(|few| few.0 <= last);
+        let many = self.many.partition_point(|many| *many <= last);
+        let behind: usize = self.few[few..].iter().map(|few| few.1 as usize).sum();
+        let sizes = self.few[..few].iter().fold([0; 2], |mut sizes, (place, len)| {
+            sizes[what_of(*place)] += *len as usize;
+            sizes
+        });
+        counter.clear(sizes);
+        let hashes = &self.hashes[..self.hashes.len() - behind];
+        Counting {
+            few: &self.few[..few],
+            hashes,
+            many: &self.many[..many],
+            registers: &self.registers[..many],
+            counter,
         }
-        let few = || self.few.iter().filter(|few| is_wanted(few.0));
-        counter.make_room(few().fold([0; 2], |mut hashes, (place, len)| {
-            hashes[what_of(*place)] += *len as usize;
-            hashes
-        }));
-        self.small_sets().filter(|set| is_wanted(set.0)).for_each(|(place, set)| counter.add(what_of(place), set));
-        counter.counts()
     }
 
     /// Bytes that it takes besides itself.
@@ -186,13 +190,46 @@ impl DistinctPanes {
     }
 }
 
+/// What is not counted yet of the panes of a key.
+pub struct Counting<'p> {
+    few: &'p [(Place, u32)],
+    hashes: &'p [u32],
+    many: &'p [Place],
+    registers: &'p [Registers],
+    counter: &'p mut Counter,
+}
+
+impl Counting<'_> {
+    /// Goes on back to pane `first`; says how many there were since, by [`Distinct`]: exactly if every pane's set is small,
+    /// else about.
+    pub fn back_to(&mut self, first: u32) -> [u64; 2] {
+        let first = place(first, Distinct::Accounts);
+        while let Some((of, many)) = self.many.split_last().filter(|many| *many.0 >= first) {
+            let Some((registers, before)) = self.registers.split_last() else { break };
+            self.counter.add_large(what_of(*of), registers);
+            (self.many, self.registers) = (many, before);
+        }
+        while let Some(((of, len), few)) = self.few.split_last().filter(|few| few.0.0 >= first) {
+            let (hashes, set) = self.hashes.split_at(self.hashes.len().saturating_sub(*len as usize));
+            self.counter.add(what_of(*of), set);
+            (self.few, self.hashes) = (few, hashes);
+        }
+        self.counter.counts()
+    }
+}
+
 /// Counts sets of panes together; its memory is used again and again.
 #[derive(Debug, Default)]
-pub struct Counter {
-    /// By what is counted, where a set of it is large.
-    large: [Option<Registers>; 2],
-    /// Where none is.
-    small: [Table; 2],
+pub struct Counter([Tally; 2]);
+
+/// What was counted of accounts, or of sources.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Where no set was large.
+    small: Table,
+    /// Where one was.
+    large: Registers,
+    is_large: bool,
 }
 
 /// Hashes that were seen, in a table that is at most half full.
@@ -205,37 +242,52 @@ struct Table {
 }
 
 impl Counter {
-    /// Forgets what it counted.
-    fn clear(&mut self) {
-        self.large = [None, None];
-    }
-
-    /// Makes room for so many hashes, by what is counted.
-    fn make_room(&mut self, hashes: [usize; 2]) {
-        for ((table, hashes), large) in self.small.iter_mut().zip(hashes).zip(&self.large) {
-            let places = if large.is_some() || hashes == 0 { 0 } else { (2 * hashes).next_power_of_two() };
-            table.places.clear();
-            table.places.resize(places, 0);
-            (table.different, table.has_zero) = (0, false);
+    /// Forgets what it counted, and makes room for so many hashes, by what is counted.
+    fn clear(&mut self, sizes: [usize; 2]) {
+        for (tally, size) in self.0.iter_mut().zip(sizes) {
+            tally.small.clear(size);
+            tally.is_large = false;
         }
     }
 
     fn add(&mut self, what: usize, set: &[u32]) {
-        match &mut self.large[what] {
-            Some(large) => set.iter().for_each(|hash| large.add(*hash)),
-            None => self.small[what].add(set),
+        let Tally { small, large, is_large } = &mut self.0[what];
+        match is_large {
+            true => set.iter().for_each(|hash| large.add(*hash)),
+            false => small.add(set),
         }
     }
 
+    fn add_large(&mut self, what: usize, registers: &Registers) {
+        let Tally { small, large, is_large } = &mut self.0[what];
+        if !std::mem::replace(is_large, true) {
+            *large = Registers::of(small.hashes());
+        }
+        large.merge(registers);
+    }
+
     fn counts(&self) -> [u64; 2] {
-        [0, 1].map(|what| match &self.large[what] {
-            Some(large) => (large.estimate().round() as u64).max(FEW_MAX as u64 + 1),
-            None => self.small[what].different + u64::from(self.small[what].has_zero),
+        self.0.each_ref().map(|tally| match tally.is_large {
+            true => (tally.large.estimate().round() as u64).max(FEW_MAX as u64 + 1),
+            false => tally.small.different + u64::from(tally.small.has_zero),
         })
     }
 }
 
 impl Table {
+    /// Forgets what it holds, and makes room for so many.
+    fn clear(&mut self, hashes: usize) {
+        let places = if hashes == 0 { 0 } else { (2 * hashes).next_power_of_two() };
+        self.places.clear();
+        self.places.resize(places, 0);
+        (self.different, self.has_zero) = (0, false);
+    }
+
+    /// What it holds.
+    fn hashes(&self) -> impl Iterator<Item = u32> {
+        self.places.iter().copied().filter(|hash| *hash != 0).chain(self.has_zero.then_some(0))
+    }
+
     /// Adds hashes. Whether a place was free is counted and not asked: nobody can guess that.
     fn add(&mut self, hashes: &[u32]) {
         let Some(mask) = self.places.len().checked_sub(1) else { return };
@@ -300,21 +352,30 @@ mod tests {
             let (mut panes, mut counter) = (build(&seen, &mut rng), Counter::default());
             rng.shuffle(&mut seen);
             assert_eq!(panes, build(&seen, &mut rng), "seed {seed}");
-            for what in [Distinct::Accounts, Distinct::Sources] {
-                let of = |pane: u32| -> BTreeSet<u32> {
-                    seen.iter().filter(|s| (s.0, s.1) == (pane, what)).map(|s| s.2).collect()
-                };
-                let sets: Vec<BTreeSet<u32>> = (101..=103).map(of).collect();
-                let union = sets.iter().flatten().collect::<BTreeSet<_>>().len() as u64;
-                let count = panes.count(101, 103, &mut counter)[what as usize];
-                if sets.iter().all(|set| set.len() <= FEW_MAX) {
-                    assert_eq!(count, union, "seed {seed}");
-                } else {
-                    assert!(count.abs_diff(union) as f64 <= union as f64 * 0.26, "seed {seed}: {count} for {union}");
+            let mut counting = panes.counting(102, &mut counter);
+            for first in [102, 101, 101, 100] {
+                let counts = counting.back_to(first);
+                for what in [Distinct::Accounts, Distinct::Sources] {
+                    let of = |pane: u32| -> BTreeSet<u32> {
+                        seen.iter().filter(|s| (s.0, s.1) == (pane, what)).map(|s| s.2).collect()
+                    };
+                    let sets: Vec<BTreeSet<u32>> = (first..=102).map(of).collect();
+                    let union = sets.iter().flatten().collect::<BTreeSet<_>>().len() as u64;
+                    let count = counts[what as usize];
+                    if sets.iter().all(|set| set.len() <= FEW_MAX) {
+                        assert_eq!(count, union, "seed {seed}");
+                    } else {
+                        assert!(
+                            count.abs_diff(union) as f64 <= union as f64 * 0.26,
+                            "seed {seed}: {count} for {union}"
+                        );
+                        let all = Registers::of(sets.iter().flatten().copied());
+                        assert_eq!(count, (all.estimate().round() as u64).max(FEW_MAX as u64 + 1), "seed {seed}");
+                    }
                 }
             }
             panes.drop_before(104);
-            assert_eq!(panes.count(0, 103, &mut counter), [0, 0]);
+            assert_eq!(panes.counting(103, &mut counter).back_to(0), [0, 0]);
             panes.drop_before(105);
             assert!(panes.is_empty());
         }

@@ -51,8 +51,19 @@ impl KeyView {
     /// Distinct accounts and sources of a window that ends with the pane of second `end_s`, by [`Distinct`](larum_aggregate::Distinct); `None` for
     /// windows longer than [`DISTINCT_WINDOW`].
     pub fn distinct(&self, window: Window, end_s: u32, counter: &mut Counter) -> Option<[u64; 2]> {
-        let count = || self.distinct.count(window.start_s(end_s) / PANE_S, end_s / PANE_S, counter);
-        (window <= DISTINCT_WINDOW).then(count)
+        self.distincts([window].into_iter(), end_s, counter).next()
+    }
+
+    /// The same of several windows, the shortest first, up to the first that is too long.
+    pub fn distincts<'k>(
+        &'k self,
+        windows: impl Iterator<Item = Window> + 'k,
+        end_s: u32,
+        counter: &'k mut Counter,
+    ) -> impl Iterator<Item = [u64; 2]> + 'k {
+        let mut counting = self.distinct.counting(end_s / PANE_S, counter);
+        let short = windows.take_while(|window| *window <= DISTINCT_WINDOW);
+        short.map(move |window| counting.back_to(window.start_s(end_s) / PANE_S))
     }
 }
 

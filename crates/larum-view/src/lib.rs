@@ -39,7 +39,7 @@ pub use exemplars::Exemplars;
 pub use exposure::Exposure;
 pub use key::{KeyView, Logins};
 pub use measure::Measure;
-pub use reading::{ClassicRead, Family, HistogramRead, Label, LabelSet, Reading, Sink, Value};
+pub use reading::{ClassicRead, Family, Helpers, HistogramRead, Label, LabelSet, Reading, Sink, Value};
 pub use recent::WAITING_MAX_BYTES;
 pub use samples::Samples;
 pub use scan::Counted;

@@ -1,9 +1,7 @@
 //! The families whose series belong to a key: logins, tokens, permissions, deliveries, changes; one pass writes them all.
 
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
-use std::thread::Builder;
 
 use larum_aggregate::time::{HISTOGRAM_WINDOW_S, SECOND_NS, WINDOWS, Window};
 use larum_aggregate::{BucketSets, Buckets, Distinct, Exemplar, NameId, SourceId};
@@ -86,7 +84,6 @@ pub fn visit<S: Sink + Send>(reading: &Reading<'_>, kept: &mut Shown, sinks: &mu
     let mut showing = kept.begin(reading.view, asked, wanted);
     let parts = showing.parts(sinks.len());
     let allowances = reading.exposure.allowances(parts.iter().map(Part::keys));
-    let threads = reading.threads.clamp(1, parts.len().max(1));
     let jobs = Mutex::new(parts.into_iter().zip(allowances).zip(&mut *sinks));
     let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
     // Each thread takes the next part as soon as it is done with one: parts that it has come in order.
@@ -95,16 +92,18 @@ pub fn visit<S: Sink + Send>(reading: &Reading<'_>, kept: &mut Shown, sinks: &mu
         let job = |((part, allowance), sink)| show(reading, &windows, &mut walker, part, allowance, sink);
         std::iter::from_fn(next).map(job).collect::<Vec<Tally>>()
     };
-    let tallies: Vec<Tally> = std::thread::scope(|scope| {
-        // Where no thread can be had, this one does it all.
-        let others: Vec<_> = (1..threads).filter_map(|_| Builder::new().spawn_scoped(scope, work).ok()).collect();
-        let mut tallies = work();
-        for other in others {
-            // A panic goes on here.
-            tallies.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+    let tallies = match reading.helpers {
+        None => work(),
+        Some(helpers) => {
+            let mut others: Vec<Vec<Tally>> = Vec::new();
+            others.resize_with(helpers.current_num_threads(), Vec::new);
+            let own = helpers.in_place_scope(|scope| {
+                others.iter_mut().for_each(|tallies| scope.spawn(|_| *tallies = work()));
+                work()
+            });
+            own.into_iter().chain(others.into_iter().flatten()).collect()
         }
-        tallies
-    });
+    };
     showing.end();
     let Some(sink) = sinks.first_mut() else { return };
     let mut keys = [0; Detail::ALL.len()];
@@ -163,6 +162,7 @@ fn show<'v>(
                 let windows = windows.map_or(&[][..], Vec::as_slice);
                 if let Some(first) = windows.first() {
                     writer.sink.window(i64::from(first.end_s) * SECOND_NS);
+                    writer.tell_apart(windows, first.end_s);
                 }
                 windows.iter().enumerate().for_each(|(at, window)| writer.window(at, window));
             }
@@ -242,6 +242,8 @@ struct Memory<'v> {
     hops: BucketSets<Option<Hop>>,
     known: Known,
     counter: Counter,
+    /// Distinct accounts and sources by window, as far as they are told apart.
+    distinct: Vec<[u64; 2]>,
 }
 
 struct Writer<'w, 'v, S> {
@@ -315,14 +317,21 @@ impl<S: Sink> Writer<'_, '_, S> {
         }
     }
 
+    /// Counts accounts and sources of all windows at once.
+    fn tell_apart(&mut self, windows: &[ShownWindow], end_s: u32) {
+        let Memory { distinct, counter, .. } = &mut *self.memory;
+        distinct.clear();
+        distinct.extend(self.counted.key.distincts(windows.iter().map(|shown| shown.window), end_s, counter));
+    }
+
     /// Gauges of a sliding window.
-    fn window(&mut self, at: usize, ShownWindow { window, name, span_s, end_s }: &ShownWindow) {
+    fn window(&mut self, at: usize, ShownWindow { window, name, span_s, .. }: &ShownWindow) {
         let Some(sums) = self.counted.counts.windows().get(at) else { return };
         let label = ("window", name.as_str());
         let logins = self.counted.key.logins(*window);
         let has_logins = || self.counted.counts.codes().any(|(code, _)| code.parts().kind == Kind::Login);
         if logins.all > 0 || has_logins() {
-            let distinct = self.counted.key.distinct(*window, *end_s, &mut self.memory.counter);
+            let distinct = self.memory.distinct.get(at).copied();
             let distinct = |what| distinct.map(|counts| counts[what as usize] as f64);
             let Logins { all, succeeded, failed, denied } = logins;
             let ratio = |part: u64, of: u64| (of > 0).then(|| part as f64 / of as f64);

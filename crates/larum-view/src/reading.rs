@@ -6,6 +6,8 @@ use larum_aggregate::histogram::{CLASSIC_POWERS, classic_of};
 use larum_aggregate::time::{SECOND_NS, Window};
 use larum_aggregate::{Buckets, Exemplar};
 use larum_event::Reject;
+/// Threads that wait for something to do: one that is started for every scrape comes later than one that waits.
+pub use rayon::ThreadPool as Helpers;
 
 use crate::audit::{self, AuditQueue};
 use crate::exemplars::Exemplars;
@@ -121,8 +123,8 @@ pub struct Reading<'v> {
     pub windows: &'v [Window],
     /// How much of each key is shown.
     pub exposure: &'v Exposure,
-    /// Most threads that show keys at the same time.
-    pub threads: usize,
+    /// Who shows keys at the same time; nobody else shows them where there are none.
+    pub helpers: Option<&'v Helpers>,
 }
 
 impl Reading<'_> {

@@ -7,8 +7,8 @@ use larum_aggregate::time::{SECOND_NS, Window};
 use larum_alert::Catalogue;
 use larum_export::http::Pages;
 use larum_export::otlp::{OtlpWriter, Queue};
-use larum_export::{Flavour, Format, Page, ProtoWriter, TextWriter, own, threads, writers};
-use larum_view::{Exposure, Reading, Shown, Sink, View};
+use larum_export::{Flavour, Format, Page, ProtoWriter, TextWriter, helpers, own, writers};
+use larum_view::{Exposure, Helpers, Reading, Shown, Sink, View};
 
 use crate::alert_signals::AlertSignals;
 use crate::clock::now_ns;
@@ -47,6 +47,7 @@ pub struct Writers {
     protobuf: Mutex<Vec<ProtoWriter>>,
     /// Where there are pushes.
     otlp: Option<Mutex<Vec<OtlpWriter>>>,
+    helpers: Option<Helpers>,
 }
 
 impl Writers {
@@ -66,6 +67,7 @@ impl Default for Writers {
             open_metrics: open,
             protobuf: Mutex::new(writers(ProtoWriter::default)),
             otlp: None,
+            helpers: helpers(),
         }
     }
 }
@@ -101,7 +103,8 @@ impl LarumPages {
             let exposure = self.exposure(&durable.view, now_ns);
             let Durable { view, exemplars, alerts, .. } = &*durable;
             let (windows, exposure) = (&*self.windows, &*exposure);
-            let reading = Reading { view, exemplars, now_ns, windows, exposure, threads: threads() };
+            let reading =
+                Reading { view, exemplars, now_ns, windows, exposure, helpers: self.writers.helpers.as_ref() };
             reading.visit(&mut shown, &mut sinks);
             let runtime = self.handles.runtime_alerts.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(sink) = sinks.first_mut() else { return finish(&mut sinks) };

@@ -13,6 +13,7 @@ use larum_aggregate::{Buckets, Exemplar};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
+use crate::page::Places;
 use crate::wire::{field_bytes, field_double, field_fixed, field_head, field_varint, varint, varint_len, zigzag};
 
 /// Most bytes of points in a request: collectors take 4 MiB unless told otherwise.
@@ -37,8 +38,7 @@ const CLASSIC_ATTRIBUTES: u64 = 9;
 /// one held: a series that has ended is told of in a few more.
 #[derive(Debug, Default)]
 pub struct OtlpWriter {
-    families: Vec<FamilyPoints>,
-    named: usize,
+    families: Places<FamilyPoints>,
     /// Labels that every sample begins with, in the forms of [`FORMS`].
     scope: [Attributes; 2],
     /// Labels that were named, in the same forms.
@@ -167,8 +167,8 @@ impl OtlpWriter {
         let Some(first) = writers.first() else { return Vec::new() };
         let mut requests = Vec::new();
         let (mut metrics, mut head) = (Vec::new(), Vec::new());
-        for at in 0..first.named {
-            let of_it = writers.iter().filter_map(|writer| writer.families[..writer.named].get(at));
+        for (at, family_of_first) in first.families.used().iter().enumerate() {
+            let of_it = writers.iter().filter_map(|writer| writer.families.get(at));
             let is_exponential = of_it.clone().any(|family| family.is_exponential);
             let mut parts: Vec<&[u8]> = Vec::new();
             for family in of_it {
@@ -192,7 +192,7 @@ impl OtlpWriter {
                     }
                 }
             }
-            first.families[at].write(&mut metrics, &mut head, &parts, is_exponential);
+            family_of_first.write(&mut metrics, &mut head, &parts, is_exponential);
         }
         if !metrics.is_empty() {
             requests.push(first.request(&metrics));
@@ -251,8 +251,9 @@ impl OtlpWriter {
 
     /// Tells of the end of a series that was part of a push before.
     fn end_one(&mut self, part: &Series, series: &OneSeries) {
-        let mut named = self.families[..self.named].iter_mut().enumerate();
-        let Some((at, family)) = named.find(|(_, family)| family.signal.name == series.name) else { return };
+        let is_it = |family: &FamilyPoints| family.signal.name == series.name;
+        let Some(at) = self.families.used().iter().position(is_it) else { return };
+        let Some(family) = self.families.get_mut(at) else { return };
         // Nothing else of it may be left to say so.
         family.is_exponential |= series.field == EXPONENTIAL_ATTRIBUTES;
         self.tail.clear();
@@ -263,7 +264,7 @@ impl OtlpWriter {
         family.add(scope, labels, &self.tail);
         if series.ended + 1 < ENDS_TOLD {
             let [scope, labels] = [scope, labels].map(|text| self.series.keep(|out| out.extend_from_slice(text)));
-            let name = self.families[at].signal.name;
+            let name = family.signal.name;
             self.series.all.push(OneSeries { name, scope, labels, ended: series.ended + 1, ..*series });
         }
     }
@@ -336,7 +337,7 @@ impl FamilyPoints {
 
 impl Sink for OtlpWriter {
     fn start_over(&mut self) {
-        self.named = 0;
+        self.families.clear();
         self.labels.clear();
         // It stands in what is cleared next.
         self.scope = Default::default();
@@ -345,22 +346,13 @@ impl Sink for OtlpWriter {
 
     fn family(&mut self, signal: &Signal) -> Family {
         let name_hash = hash(signal.name);
-        match self.families.get_mut(self.named) {
-            Some(family) => {
-                (family.signal, family.name_hash, family.is_exponential) = (*signal, name_hash, false);
-                family.points.clear();
-                family.ends.clear();
-            }
-            None => self.families.push(FamilyPoints {
-                signal: *signal,
-                name_hash,
-                is_exponential: false,
-                points: Vec::new(),
-                ends: Vec::new(),
-            }),
-        }
-        self.named += 1;
-        Family(self.named - 1)
+        let new =
+            || FamilyPoints { signal: *signal, name_hash, is_exponential: false, points: Vec::new(), ends: Vec::new() };
+        let (place, family) = self.families.next(|_| true, new);
+        (family.signal, family.name_hash, family.is_exponential) = (*signal, name_hash, false);
+        family.points.clear();
+        family.ends.clear();
+        Family(place)
     }
 
     fn scope(&mut self, labels: &[Label<'_>], started_ns: Option<i64>) {
