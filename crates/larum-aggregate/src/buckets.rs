@@ -278,18 +278,17 @@ impl<'a> Buckets<'a> {
     /// The value at a rank within an octave, above which `below` lie.
     fn within(self, at: usize, mut below: u64, rank: f64) -> f64 {
         let Some(counts) = self.octaves.get(at) else { return 0.0 };
-        let least = ceil(rank);
-        let (mut place, mut count) = (0, 0);
-        for (next, n) in counts.iter().enumerate().filter(|of| *of.1 > 0) {
-            below += count;
-            (place, count) = (next, *n);
-            if below + count >= least {
-                break;
-            }
+        // The first bucket up to which there are as many, found without a branch; the last with any, if there are fewer.
+        let all = below + counts.iter().sum::<u64>();
+        let least = ceil(rank).clamp(below + 1, all.max(below + 1));
+        let (mut place, mut up_to) = (0, below);
+        for count in counts {
+            up_to += count;
+            let is_before = up_to < least;
+            place += usize::from(is_before);
+            below = if is_before { up_to } else { below };
         }
-        if count == 0 {
-            return 0.0;
-        }
+        let Some(count) = counts.get(place).copied().filter(|count| *count > 0) else { return 0.0 };
         let fraction = ((rank - below as f64) / count as f64).clamp(0.0, 1.0);
         UPPER_SECONDS[usize::from(first_of(self.first + at)) + place] * f64::exp2((fraction - 1.0) / 8.0)
     }

@@ -113,9 +113,24 @@ impl Counted {
         self.changes.clear();
         self.exemplars.clear();
         self.samples.clear();
-        self.entries.reserve(like.entries.capacity());
-        self.sightings.reserve(like.sightings.capacity());
-        self.numbers.reserve(like.numbers.capacity());
+        make_room(&mut self.entries, like.entries.capacity());
+        make_room(&mut self.sightings, like.sightings.capacity());
+        make_room(&mut self.numbers, like.numbers.capacity());
+    }
+
+    /// Makes room for what several workers counted, in memory that is empty.
+    pub fn make_room_for<'a>(&mut self, workers: impl Iterator<Item = &'a Counted> + Clone) {
+        make_room(&mut self.entries, workers.clone().map(|of| of.entries.len()).sum());
+        make_room(&mut self.sightings, workers.clone().map(|of| of.sightings.len()).sum());
+        make_room(&mut self.numbers, workers.map(|of| of.numbers.len()).sum());
+    }
+}
+
+/// Makes room in a list that is empty. What is too small is given back first: it would else be copied.
+fn make_room<T>(list: &mut Vec<T>, len: usize) {
+    if list.capacity() < len {
+        *list = Vec::new();
+        *list = Vec::with_capacity(len);
     }
 }
 

@@ -4,9 +4,6 @@
 //! and at the very end not at all: a scrape that is too large would be lost as a whole. What was counted stays exact, and
 //! how many keys are shown how is a signal of its own.
 
-use std::collections::HashMap;
-
-use foldhash::fast::FixedState;
 use larum_aggregate::histogram::CLASSIC_POWERS;
 use larum_aggregate::time::{DISTINCT_WINDOW, HISTOGRAM_WINDOW_S, Window};
 use larum_aggregate::{KeyId, NameId};
@@ -14,6 +11,7 @@ use larum_event::{Kind, Measured};
 
 use crate::counts::Wanted;
 use crate::scan::Counted;
+use crate::slots::place_from;
 use crate::view::View;
 
 /// Sample lines of a histogram in text: its buckets, `+Inf`, sum and count.
@@ -64,10 +62,17 @@ impl Detail {
 /// A plan: the detail of every key, and the lines it takes.
 #[derive(Clone, Debug, Default)]
 pub struct Exposure {
-    details: HashMap<KeyId, (Detail, u64), FixedState>,
+    /// By key.
+    details: Vec<(KeyId, Detail, u64)>,
     lines_max: u64,
     /// More than half of the lines are free.
     is_roomy: bool,
+}
+
+/// Looks into a plan, mostly for one key after the other: then each stands near the one before.
+pub(crate) struct Planned<'e> {
+    exposure: &'e Exposure,
+    at: usize,
 }
 
 /// Lines that some of the keys may take together.
@@ -128,6 +133,7 @@ impl Exposure {
             detail: Detail,
         }
         let mut keys: Vec<Ranked> = Vec::new();
+        let mut before = before.planned();
         view.scan_some(
             &[],
             |_| Wanted::Counters,
@@ -136,7 +142,7 @@ impl Exposure {
                 // What is of no tenant in particular is little, and everybody's.
                 let is_common = def.tenant == NameId::NONE || def.tenant == NameId::OTHER;
                 let events: u64 = counted.counts.codes().map(|code| code.1).sum();
-                let held = before.details.get(&def.id).map_or(Detail::Hidden, |held| held.0) as u64;
+                let held = before.of(def.id).map_or(Detail::Hidden, |held| held.0) as u64;
                 let rank = (is_common, events.saturating_mul(4 + held));
                 keys.push(Ranked { rank, id: def.id, lines: Lines::of(counted, windows), detail: Detail::Hidden });
             },
@@ -153,39 +159,26 @@ impl Exposure {
                 }
             }
         }
-        let details = keys.into_iter().map(|key| (key.id, (key.detail, key.lines.at(key.detail)))).collect();
+        keys.sort_unstable_by_key(|key| key.id);
+        let details = keys.into_iter().map(|key| (key.id, key.detail, key.lines.at(key.detail))).collect();
         Exposure { details, lines_max, is_roomy: used < lines_max / 2 }
     }
 
-    /// The most that a key is shown of.
-    fn most(&self, id: KeyId) -> Detail {
-        // New keys may have all only where there is plenty: they come in any order, and take nothing from planned ones.
-        match self.details.get(&id) {
-            Some((detail, _)) => *detail,
-            None if self.is_roomy => Detail::default(),
-            None => Detail::Counters,
-        }
-    }
-
-    /// What has to be known of a key to show it.
-    pub(crate) fn wanted(&self, id: KeyId) -> Wanted {
-        match self.most(id) {
-            Detail::Hidden => Wanted::Nothing,
-            Detail::Counters => Wanted::Counters,
-            Detail::Windows => Wanted::Windows,
-            Detail::Full => Wanted::All,
-        }
+    /// Looks into it from the first key on.
+    pub(crate) fn planned(&self) -> Planned<'_> {
+        Planned { exposure: self, at: 0 }
     }
 
     /// Splits the lines there are among parts of the keys: each may take what is planned of it, and its share of what is
     /// left, by how many of its keys came after the plan.
     pub(crate) fn allowances<K: Iterator<Item = KeyId>>(&self, parts: impl Iterator<Item = K>) -> Vec<Allowance> {
-        let of = |(lines, new): (u64, u64), id| match self.details.get(&id) {
+        let mut planned = self.planned();
+        let mut of = |(lines, new): (u64, u64), id| match planned.of(id) {
             Some((_, planned)) => (lines + planned, new),
             None => (lines, new + 1),
         };
         // One more each, for keys that grew.
-        let parts: Vec<(u64, u64)> = parts.map(|keys| keys.fold((0, 1), of)).collect();
+        let parts: Vec<(u64, u64)> = parts.map(|keys| keys.fold((0, 1), &mut of)).collect();
         let (lines, new) = parts.iter().fold((0, 0), |sums, part| (sums.0 + part.0, sums.1 + part.1));
         let allowance = |(own_lines, own_new): &(u64, u64)| {
             let share = |of: u64| own_lines + of.saturating_sub(lines).saturating_mul(*own_new) / new.max(1);
@@ -194,19 +187,9 @@ impl Exposure {
         parts.iter().map(allowance).collect()
     }
 
-    /// The detail at which a key is shown after others of its part took `used` lines: as planned, or less if that does not
-    /// fit.
-    pub(crate) fn detail(&self, id: KeyId, lines: Lines, used: u64, allowance: Allowance) -> Detail {
-        let planned = self.most(id);
-        // Keys that came or grew since the plan show their counters out of what others leave free.
-        let most = |detail| if detail > Detail::Counters { allowance.full } else { allowance.with_counters };
-        let fits = |detail: &&Detail| **detail <= planned && used + lines.at(**detail) <= most(**detail);
-        Detail::ALL.iter().rev().find(fits).copied().unwrap_or(Detail::Hidden)
-    }
-
     /// Share of the planned keys that are not shown at all.
     pub fn hidden_share(&self) -> f64 {
-        let hidden = self.details.values().filter(|planned| planned.0 == Detail::Hidden).count();
+        let hidden = self.details.iter().filter(|planned| planned.1 == Detail::Hidden).count();
         hidden as f64 / self.details.len().max(1) as f64
     }
 
@@ -219,6 +202,49 @@ impl Exposure {
     /// Most lines of all keys together.
     pub fn lines_max(&self) -> u64 {
         self.lines_max
+    }
+}
+
+impl Planned<'_> {
+    /// What is planned of a key: its detail, and the lines that takes.
+    fn of(&mut self, id: KeyId) -> Option<(Detail, u64)> {
+        let details = &self.exposure.details;
+        if self.at > 0 && details.get(self.at - 1).is_none_or(|before| before.0 >= id) {
+            // Those of another source.
+            self.at = 0;
+        }
+        self.at = place_from(details, self.at, |planned| planned.0 < id);
+        details.get(self.at).filter(|planned| planned.0 == id).map(|planned| (planned.1, planned.2))
+    }
+
+    /// The most that a key is shown of.
+    fn most(&mut self, id: KeyId) -> Detail {
+        // New keys may have all only where there is plenty: they come in any order, and take nothing from planned ones.
+        match self.of(id) {
+            Some((detail, _)) => detail,
+            None if self.exposure.is_roomy => Detail::default(),
+            None => Detail::Counters,
+        }
+    }
+
+    /// What has to be known of a key to show it.
+    pub(crate) fn wanted(&mut self, id: KeyId) -> Wanted {
+        match self.most(id) {
+            Detail::Hidden => Wanted::Nothing,
+            Detail::Counters => Wanted::Counters,
+            Detail::Windows => Wanted::Windows,
+            Detail::Full => Wanted::All,
+        }
+    }
+
+    /// The detail at which a key is shown after others of its part took `used` lines: as planned, or less if that does not
+    /// fit.
+    pub(crate) fn detail(&mut self, id: KeyId, lines: Lines, used: u64, allowance: Allowance) -> Detail {
+        let planned = self.most(id);
+        // Keys that came or grew since the plan show their counters out of what others leave free.
+        let most = |detail| if detail > Detail::Counters { allowance.full } else { allowance.with_counters };
+        let fits = |detail: &&Detail| **detail <= planned && used + lines.at(**detail) <= most(**detail);
+        Detail::ALL.iter().rev().find(fits).copied().unwrap_or(Detail::Hidden)
     }
 }
 
@@ -260,9 +286,10 @@ mod tests {
     fn details(view: &View, plan: &Exposure) -> Vec<Detail> {
         let (mut details, mut used) = (Vec::new(), 0);
         let allowance = plan.allowances(std::iter::once(view.keys().map(|key| key.def.id)))[0];
+        let mut planned = plan.planned();
         view.scan(&[], |counted| {
             let lines = Lines::of(counted, &[]);
-            details.push(plan.detail(counted.key.def.id, lines, used, allowance));
+            details.push(planned.detail(counted.key.def.id, lines, used, allowance));
             used += lines.at(*details.last().unwrap());
         });
         assert!(used <= plan.lines_max());

@@ -80,7 +80,8 @@ pub fn visit<S: Sink + Send>(reading: &Reading<'_>, kept: &mut Shown, sinks: &mu
         reading.view.sources().map(|source| (source.def.id, windows(reading, source))).collect();
     // The past is shown as totals only, so its windows need not be added up.
     let asked = if windows.values().any(|windows| !windows.is_empty()) { reading.windows } else { &[] };
-    let wanted = |key: &KeyView| reading.exposure.wanted(key.def.id);
+    let mut planned = reading.exposure.planned();
+    let wanted = |key: &KeyView| planned.wanted(key.def.id);
     let mut showing = kept.begin(reading.view, asked, wanted);
     let parts = showing.parts(sinks.len());
     let allowances = reading.exposure.allowances(parts.iter().map(Part::keys));
@@ -134,6 +135,7 @@ fn show<'v>(
 ) -> Tally {
     let families = Families::of(sink);
     let (mut tally, mut exemplars, mut memory) = (Tally::default(), Vec::new(), Memory::default());
+    let mut planned = reading.exposure.planned();
     walker.visit(part, |counted| {
         let name = |id| reading.view.name(id);
         let def = counted.key.def;
@@ -141,7 +143,7 @@ fn show<'v>(
         let (tenant, component) = (("tenant", name(def.tenant)), name(def.component));
         let is_of_platform = def.component != NameId::NONE;
         let lines = Lines::of(counted, reading.windows);
-        let detail = reading.exposure.detail(def.id, lines, tally.lines, allowance);
+        let detail = planned.detail(def.id, lines, tally.lines, allowance);
         tally.lines += lines.at(detail);
         tally.keys[detail as usize] += 1;
         if detail == Detail::Hidden {

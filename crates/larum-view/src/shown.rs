@@ -90,7 +90,7 @@ impl Shown {
         &mut self,
         view: &View,
         windows: &[Window],
-        wanted: impl Fn(&KeyView) -> Wanted,
+        wanted: impl FnMut(&KeyView) -> Wanted,
         mut visit: impl FnMut(&Counted<'_>),
     ) {
         let mut showing = self.begin(view, windows, wanted);
@@ -104,14 +104,14 @@ impl Shown {
         &mut self,
         view: &'v View,
         windows: &'v [Window],
-        wanted: impl Fn(&KeyView) -> Wanted,
+        mut wanted: impl FnMut(&KeyView) -> Wanted,
     ) -> Showing<'v, '_> {
         if self.windows != windows {
             self.sources.clear();
             self.windows = windows.to_vec();
         }
         let mut before = std::mem::take(&mut self.sources);
-        let due = view.sources().map(|source| Due::of(before.remove(&source.def.id), source, windows, &wanted));
+        let due = view.sources().map(|source| Due::of(before.remove(&source.def.id), source, windows, &mut wanted));
         Showing { due: due.collect(), windows, next_key: view.next_ids().1, shown: self }
     }
 }
@@ -121,7 +121,7 @@ impl<'v> Due<'v> {
         before: Option<ShownSource>,
         source: &'v SourceView,
         windows: &[Window],
-        wanted: &impl Fn(&KeyView) -> Wanted,
+        wanted: &mut impl FnMut(&KeyView) -> Wanted,
     ) -> Self {
         let steps = before.as_ref().and_then(|before| Some(source.recent.since(&before.place)?.collect()));
         let before = before.filter(|_| steps.is_some());
@@ -213,7 +213,7 @@ fn chosen(
     before: Vec<ShownKey>,
     source: &SourceView,
     windows: usize,
-    wanted: &impl Fn(&KeyView) -> Wanted,
+    wanted: &mut impl FnMut(&KeyView) -> Wanted,
     next_key: u32,
 ) -> Vec<ShownKey> {
     let mut before = before.into_iter().peekable();

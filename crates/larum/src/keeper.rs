@@ -194,6 +194,13 @@ impl Keeper {
         let is_alone = round.cuts.len() == 1;
         let mut counted: Vec<Counted> = std::mem::take(&mut self.merged);
         let mut statuses: BTreeMap<SourceId, Vec<PartStatus>> = BTreeMap::new();
+        if !is_alone {
+            let sources = round.cuts.iter().map(|of_worker| of_worker.cut.counted.len()).max().unwrap_or(0);
+            counted.resize_with(counted.len().max(sources), Counted::default);
+            for (source, all) in counted.iter_mut().enumerate() {
+                all.make_room_for(round.cuts.iter().filter_map(|of_worker| of_worker.cut.counted.get(source)));
+            }
+        }
         for WorkerCut { cut, statuses: of_worker } in round.cuts {
             for (source, status) in of_worker {
                 statuses.entry(source).or_default().push(status);
@@ -202,7 +209,6 @@ impl Keeper {
                 counted = cut.counted;
             } else {
                 // Into memory of the keeper's own: a worker's would grow to that of all, and wander among them.
-                counted.resize_with(counted.len().max(cut.counted.len()), Counted::default);
                 counted.iter_mut().zip(&cut.counted).for_each(|(all, of_worker)| all.extend(of_worker));
                 self.spare.push(cut.counted);
             }
