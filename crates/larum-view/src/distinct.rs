@@ -155,19 +155,21 @@ impl DistinctPanes {
         std::hint::black_box(self.registers.iter().fold(bits, |bits, registers| bits | registers.some()));
     }
 
-    /// Counts in windows that end with pane `last`, the shortest first.
-    pub fn counting<'p>(&'p self, last: u32, counter: &'p mut Counter) -> Counting<'p> {
-        let last = place(last, Distinct::Sources);
+    /// Counts in windows that end with pane `last`, the shortest first; the longest of them begins with pane `first`.
+    pub fn counting<'p>(&'p self, first: u32, last: u32, counter: &'p mut Counter) -> Counting<'p> {
+        let (first, last) = (place(first, Distinct::Accounts), place(last, Distinct::Sources));
         let few = self.few.partition_point(|few| few.0 <= last);
         let many = self.many.partition_point(|many| *many <= last);
         let behind: usize = self.few[few..].iter().map(|few| few.1 as usize).sum();
-        let sizes = self.few[..few].iter().fold([0; 2], |mut sizes, (place, len)| {
+        let wanted = self.few[..few].iter().rev().take_while(|few| few.0 >= first);
+        let sizes = wanted.fold([0; 2], |mut sizes, (place, len)| {
             sizes[what_of(*place)] += *len as usize;
             sizes
         });
         counter.clear(sizes);
         let hashes = &self.hashes[..self.hashes.len() - behind];
         Counting {
+            first,
             few: &self.few[..few],
             hashes,
             many: &self.many[..many],
@@ -192,6 +194,8 @@ impl DistinctPanes {
 
 /// What is not counted yet of the panes of a key.
 pub struct Counting<'p> {
+    /// What is counted at all: for so much there is room.
+    first: Place,
     few: &'p [(Place, u32)],
     hashes: &'p [u32],
     many: &'p [Place],
@@ -203,7 +207,7 @@ impl Counting<'_> {
     /// Goes on back to pane `first`; says how many there were since, by [`Distinct`]: exactly if every pane's set is small,
     /// else about.
     pub fn back_to(&mut self, first: u32) -> [u64; 2] {
-        let first = place(first, Distinct::Accounts);
+        let first = place(first, Distinct::Accounts).max(self.first);
         while let Some((of, many)) = self.many.split_last().filter(|many| *many.0 >= first) {
             let Some((registers, before)) = self.registers.split_last() else { break };
             self.counter.add_large(what_of(*of), registers);
@@ -352,7 +356,7 @@ mod tests {
             let (mut panes, mut counter) = (build(&seen, &mut rng), Counter::default());
             rng.shuffle(&mut seen);
             assert_eq!(panes, build(&seen, &mut rng), "seed {seed}");
-            let mut counting = panes.counting(102, &mut counter);
+            let mut counting = panes.counting(100, 102, &mut counter);
             for first in [102, 101, 101, 100] {
                 let counts = counting.back_to(first);
                 for what in [Distinct::Accounts, Distinct::Sources] {
@@ -374,8 +378,13 @@ mod tests {
                     }
                 }
             }
+            // There is room for what was asked for, and no more is counted.
+            assert_eq!(
+                panes.counting(102, 102, &mut counter).back_to(0),
+                panes.counting(102, 102, &mut counter).back_to(102)
+            );
             panes.drop_before(104);
-            assert_eq!(panes.counting(103, &mut counter).back_to(0), [0, 0]);
+            assert_eq!(panes.counting(0, 103, &mut counter).back_to(0), [0, 0]);
             panes.drop_before(105);
             assert!(panes.is_empty());
         }

@@ -57,13 +57,15 @@ impl KeyView {
     /// The same of several windows, the shortest first, up to the first that is too long.
     pub fn distincts<'k>(
         &'k self,
-        windows: impl Iterator<Item = Window> + 'k,
+        windows: impl Iterator<Item = Window> + Clone + 'k,
         end_s: u32,
         counter: &'k mut Counter,
     ) -> impl Iterator<Item = [u64; 2]> + 'k {
-        let mut counting = self.distinct.counting(end_s / PANE_S, counter);
         let short = windows.take_while(|window| *window <= DISTINCT_WINDOW);
-        short.map(move |window| counting.back_to(window.start_s(end_s) / PANE_S))
+        let firsts = short.map(move |window| window.start_s(end_s) / PANE_S);
+        let last = end_s / PANE_S;
+        let mut counting = self.distinct.counting(firsts.clone().last().unwrap_or(last), last, counter);
+        firsts.map(move |first| counting.back_to(first))
     }
 }
 
