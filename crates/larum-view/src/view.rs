@@ -166,7 +166,9 @@ impl View {
     }
 
     fn admit(&mut self, mut defs: Vec<KeyDef>) {
+        // Two workers may tell of the same.
         defs.sort_by_key(|def| (def.source, def.id));
+        defs.dedup_by_key(|def| (def.source, def.id));
         for of_source in defs.chunk_by(|a, b| a.source == b.source) {
             let Some(newest) = of_source.last() else { continue };
             self.next_ids.1 = self.next_ids.1.max(newest.id.0 + 1);
@@ -380,27 +382,21 @@ impl SourceView {
         }
     }
 
-    /// Takes in keys, sorted by id. Most ids are the highest; the others of many keys are put in their places at once.
+    /// Takes in keys, sorted by id, each once. Most ids are the highest; the others are put in their places all at once.
     fn admit(&mut self, defs: &[KeyDef]) {
-        let (known, mut newest, mut in_order) = (self.keys.len(), self.keys.last().map(|key| key.def.id), true);
-        for def in defs {
-            if newest < Some(def.id) {
-                newest = Some(def.id);
-            } else {
-                let known = &self.keys[..known];
-                let at = place_from_end(known, |key| key.def.id < def.id);
-                let is_known = known.get(at).is_some_and(|key| key.def.id == def.id);
-                if is_known || self.keys.last().is_some_and(|key| key.def.id == def.id) {
-                    continue;
-                }
-                in_order = false;
-            }
-            self.keys.push(KeyView::new(*def, self.tick.unwrap_or(0)));
-            if in_order {
-                self.sums.admitted(self.keys.len() - 1, def.id);
-            }
+        let (newest, began_s) = (self.keys.last().map(|key| key.def.id), self.tick.unwrap_or(0));
+        let (older, newer) = defs.split_at(defs.partition_point(|def| Some(def.id) <= newest));
+        let is_missing = |def: &&KeyDef| {
+            let at = place_from_end(&self.keys, |key| key.def.id < def.id);
+            self.keys.get(at).is_none_or(|key| key.def.id != def.id)
+        };
+        let missing: Vec<KeyView> = older.iter().filter(is_missing).map(|def| KeyView::new(*def, began_s)).collect();
+        for def in newer {
+            self.sums.admitted(self.keys.len(), def.id);
+            self.keys.push(KeyView::new(*def, began_s));
         }
-        if !in_order {
+        if !missing.is_empty() {
+            self.keys.extend(missing);
             self.keys.sort_by_key(|key| key.def.id);
             self.sums.moved();
         }

@@ -348,6 +348,7 @@ fn sums_follow_the_panes_when_the_delay_changes_and_keys_come_and_go() {
                 }
             }
             view.apply(delta);
+            assert!(view.keys().is_sorted_by(|a, b| a.def.id < b.def.id), "{at}: each key once, by id");
             if rng.u8(..3) > 0 {
                 shown_equals_what_is_read_anew(&mut shown, &view, &mut rng, &at);
             }
