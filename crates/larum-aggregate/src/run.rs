@@ -2,7 +2,8 @@
 //!
 //! A [`Run`] is a sequence of blocks, one per key: the distance from the key before, then cells. A cell is the distance
 //! from the slot before with a bit for "another cell of this key follows", and its weight. All are varints, so most cells
-//! take four bytes where an open list takes sixteen; runs are read and merged from front to back, which memory likes.
+//! take four bytes where an open list takes sixteen; runs are read and merged from front to back, which memory likes. Who
+//! wants few keys of many begins at an anchor near each: a block now and then whose place is known.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -142,16 +143,58 @@ impl Weight for u128 {
 
 /// Weights by cell, sorted, each cell once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Packed", bound(deserialize = "W: Weight"))]
 pub struct Run<W> {
     #[serde(with = "crate::delta::bytes")]
     bytes: Vec<u8>,
     cells: u32,
+    /// Follow from the bytes.
+    #[serde(skip)]
+    anchors: Vec<Anchor>,
     of: PhantomData<W>,
+}
+
+/// A [`Run`] as it is written.
+#[derive(Deserialize)]
+struct Packed {
+    #[serde(with = "crate::delta::bytes")]
+    bytes: Vec<u8>,
+    cells: u32,
+}
+
+/// A block whose cells can be read without what stands before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Anchor {
+    key: u32,
+    /// Where its first cell begins.
+    at: u32,
+}
+
+/// Bytes from one anchor to the next, at least.
+const ANCHOR_BYTES: usize = 512;
+
+/// Notes an anchor if the last one is far behind the block of `key`, whose cells begin at `at`.
+#[inline]
+fn anchor(anchors: &mut Vec<Anchor>, key: u32, at: usize) {
+    let last = anchors.last().map_or(0, |last| last.at as usize);
+    if at >= last + ANCHOR_BYTES
+        && let Ok(at) = u32::try_from(at)
+    {
+        anchors.push(Anchor { key, at });
+    }
+}
+
+impl<W: Weight> From<Packed> for Run<W> {
+    fn from(Packed { bytes, cells }: Packed) -> Self {
+        let mut run = Run { bytes, cells, anchors: Vec::new(), of: PhantomData };
+        run.anchors = run.find_anchors();
+        run
+    }
 }
 
 impl<W> Default for Run<W> {
     fn default() -> Self {
-        Run { bytes: Vec::new(), cells: 0, of: PhantomData }
+        Run { bytes: Vec::new(), cells: 0, anchors: Vec::new(), of: PhantomData }
     }
 }
 
@@ -168,13 +211,37 @@ impl<W: Weight> Run<W> {
 
     /// Bytes that it takes.
     pub fn size_bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + size_of_val(&*self.anchors)
     }
 
     /// Its cells in order.
     #[inline]
     pub fn cells(&self) -> Cells<'_, W> {
         Cells { rest: &self.bytes, key: 0, slot: 0, more: false, of: PhantomData }
+    }
+
+    /// Its cells from a key on, and a few before them; and the key from which on this would pass over more.
+    pub fn cells_near(&self, key: KeyId) -> (Cells<'_, W>, Option<KeyId>) {
+        let after = self.anchors.partition_point(|anchor| anchor.key <= key.0);
+        let next = self.anchors.get(after).map(|anchor| KeyId(anchor.key));
+        let anchor = after.checked_sub(1).and_then(|at| self.anchors.get(at));
+        let cells = anchor.and_then(|Anchor { key, at }| {
+            let rest = self.bytes.get(*at as usize..)?;
+            // As if a cell of the key had been read.
+            Some(Cells { rest, key: *key, slot: 0, more: true, of: PhantomData })
+        });
+        (cells.unwrap_or_else(|| self.cells()), next)
+    }
+
+    fn find_anchors(&self) -> Vec<Anchor> {
+        let (mut anchors, mut cells) = (Vec::new(), self.cells());
+        if self.bytes.len() >= ANCHOR_BYTES {
+            while cells.begin_key().is_some() {
+                anchor(&mut anchors, cells.key, self.bytes.len() - cells.rest.len());
+                while cells.cell().is_some() && cells.more {}
+            }
+        }
+        anchors
     }
 
     /// Its keys in order, each once.
@@ -209,19 +276,39 @@ pub struct Cells<'r, W> {
     of: PhantomData<W>,
 }
 
+impl<W: Weight> Cells<'_, W> {
+    /// Reads on to the next key.
+    #[inline]
+    fn begin_key(&mut self) -> Option<()> {
+        self.key = self.key.wrapping_add(u64::read(&mut self.rest)? as u32);
+        self.slot = 0;
+        Some(())
+    }
+
+    /// Reads a cell of the key.
+    #[inline]
+    fn cell(&mut self) -> Option<(Cell, W)> {
+        let step = u64::read(&mut self.rest)?;
+        self.more = step & 1 != 0;
+        self.slot = self.slot.wrapping_add((step >> 1) as u32);
+        Some((Cell::new(KeyId(self.key), Slot(self.slot)), W::read(&mut self.rest)?))
+    }
+
+    /// The key it stands at.
+    pub fn key(&self) -> KeyId {
+        KeyId(self.key)
+    }
+}
+
 impl<W: Weight> Iterator for Cells<'_, W> {
     type Item = (Cell, W);
 
     #[inline]
     fn next(&mut self) -> Option<(Cell, W)> {
         if !self.more {
-            self.key = self.key.wrapping_add(u64::read(&mut self.rest)? as u32);
-            self.slot = 0;
+            self.begin_key()?;
         }
-        let step = u64::read(&mut self.rest)?;
-        self.more = step & 1 != 0;
-        self.slot = self.slot.wrapping_add((step >> 1) as u32);
-        Some((Cell::new(KeyId(self.key), Slot(self.slot)), W::read(&mut self.rest)?))
+        self.cell()
     }
 }
 
@@ -277,6 +364,7 @@ impl<W: Weight> RunWriter<W> {
         if !self.more {
             u64::from(key - self.at.0).write(bytes);
             self.at = (key, 0);
+            anchor(&mut self.run.anchors, key, bytes.len());
         }
         (u64::from(slot - self.at.1) << 1 | u64::from(more)).write(bytes);
         weight.write(bytes);
@@ -324,6 +412,7 @@ pub fn merge<'r, W: Weight + 'r>(
     // It is kept for long, so in memory of its size.
     let mut run = writer.finish();
     run.bytes.shrink_to_fit();
+    run.anchors.shrink_to_fit();
     run
 }
 
@@ -384,6 +473,28 @@ mod tests {
     }
 
     #[test]
+    fn any_key_is_found_from_the_anchor_before_it() {
+        for seed in 0..50 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let want: BTreeMap<Cell, u64> = (0..20).flat_map(|_| cells(&mut rng, 100)).collect();
+            let run: Run<u64> = want.clone().into_iter().collect();
+            assert!(want.is_empty() || run.anchors.len() > 2, "seed {seed}");
+            assert_eq!(run.anchors, run.find_anchors(), "seed {seed}");
+            let keys: Vec<KeyId> = run.keys().chain((0..50).map(|_| KeyId(rng.u32(..)))).collect();
+            for key in keys {
+                let (near, next) = run.cells_near(key);
+                let passed = near.clone().take_while(|(cell, _)| cell.key() < key).count();
+                assert!(passed <= ANCHOR_BYTES / 3 + 100, "seed {seed}");
+                let of = |cells: Cells<'_, u64>| cells.filter(|(cell, _)| cell.key() >= key).collect::<Vec<_>>();
+                assert_eq!(of(near), of(run.cells()), "seed {seed}");
+                assert!(next.is_none_or(|next| next > key && run.cells_near(next).0.key() == next), "seed {seed}");
+            }
+            let bytes = postcard::to_allocvec(&run).unwrap();
+            assert_eq!(postcard::from_bytes::<Run<u64>>(&bytes).unwrap(), run);
+        }
+    }
+
+    #[test]
     fn merging_adds_up_as_a_map_does() {
         for seed in 0..200 {
             let mut rng = fastrand::Rng::with_seed(seed);
@@ -405,7 +516,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..2_000 {
             let bytes: Vec<u8> = (0..rng.usize(..40)).map(|_| rng.u8(..)).collect();
-            let run = Run::<u64> { bytes, cells: 9, of: PhantomData };
+            let run = Run::<u64>::from(Packed { bytes, cells: 9 });
             assert!(run.cells().count() <= 40);
             assert!(run.keys().count() <= 40);
         }

@@ -221,12 +221,8 @@ impl Sink for ProtoWriter {
     fn sample_of(&mut self, family: Family, labels: LabelSet, value: Value) {
         let Some(FamilyProto { signal, .. }) = self.families.get(family.0) else { return };
         let is_counter = signal.kind == SignalType::Counter;
-        let value = match value {
-            Value::Int(value) => value as f64,
-            Value::Float(value) => value,
-        };
         self.value.clear();
-        field_double(&mut self.value, 1, value);
+        field_double(&mut self.value, 1, value.shown());
         if is_counter {
             self.start_time(3);
         }

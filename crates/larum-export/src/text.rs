@@ -292,6 +292,11 @@ impl Sink for TextWriter {
                 let Some(out) = self.start(family, 0, labels) else { return };
                 float_line(value)(out);
             }
+            Value::TimeNs(ns) => {
+                let Some(out) = self.start(family, 0, labels) else { return };
+                seconds(ns.into())(out);
+                out.put(b"\n");
+            }
         }
     }
 
@@ -383,9 +388,10 @@ mod tests {
             writer.sample(family, &[], Value::Float(value));
         }
         writer.sample(family, &[], Value::Int(-3));
+        writer.sample(family, &[], Value::TimeNs(12_345_678));
         let text = String::from_utf8(TextWriter::finish(&mut [writer]).to_vec()).unwrap();
         let values: Vec<&str> = text.lines().skip(2).map(|l| l.rsplit(' ').next().unwrap()).collect();
-        assert_eq!(values, ["NaN", "+Inf", "0.1", "1e+21", "-3"]);
+        assert_eq!(values, ["NaN", "+Inf", "0.1", "1e+21", "-3", "0.012345678"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ const RUNS_MAX: usize = 8;
 
 /// Weights by cell; a cell may stand in several of the runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(deserialize = "W: Weight"))]
 pub struct Ledger<W> {
     /// From old and large to new and small.
     runs: Vec<Arc<Run<W>>>,

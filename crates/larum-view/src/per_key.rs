@@ -358,11 +358,13 @@ impl<S: Sink> Writer<'_, '_, S> {
             for (id, buckets, _) in sums.histograms.iter() {
                 let Measured::Token(op) = id.measured() else { continue };
                 let Some(values) = buckets.quantiles_seconds(QUANTILES.map(|(q, _)| q)) else { continue };
-                for (number, ((_, text), value)) in QUANTILES.iter().zip(values).enumerate() {
+                for (number, ((_, text), seconds)) in QUANTILES.iter().zip(values).enumerate() {
                     let numbers = (id.0, (at * QUANTILES.len() + number) as u16);
                     let labels = [("op", op.as_str()), label, ("quantile", *text)];
                     let labels = self.labels(Sort::Quantile, numbers, &labels);
-                    self.sink.sample_of(family, labels, Value::Float(value));
+                    // Times are read in ns, so nothing finer is told.
+                    let ns = (seconds * SECOND_NS as f64 + 0.5) as u64;
+                    self.sink.sample_of(family, labels, Value::TimeNs(ns));
                 }
             }
         }

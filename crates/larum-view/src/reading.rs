@@ -27,6 +27,19 @@ pub enum Value {
     Int(i64),
     /// Any number.
     Float(f64),
+    /// A time, ns; shown in seconds.
+    TimeNs(u64),
+}
+
+impl Value {
+    /// The number that is shown.
+    pub fn shown(self) -> f64 {
+        match self {
+            Value::Int(value) => value as f64,
+            Value::Float(value) => value,
+            Value::TimeNs(ns) => ns as f64 / SECOND_NS as f64,
+        }
+    }
 }
 
 /// A histogram's state.

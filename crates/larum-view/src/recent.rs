@@ -43,10 +43,10 @@ impl Step {
         of_run + STEP_BYTES
     }
 
-    /// Nothing, or nothing that any window holds.
-    fn is_empty(&self) -> bool {
+    /// Nothing, or nothing that any of these windows holds.
+    fn is_empty(&self, windows: u32) -> bool {
         match self {
-            Step::Windows(0, ..) => true,
+            Step::Windows(of, ..) if of & windows == 0 => true,
             Step::Totals(run) | Step::Windows(_, _, run) => run.is_empty(),
             Step::SumsNs(run) => run.is_empty(),
         }
@@ -64,6 +64,8 @@ pub(crate) struct Recent {
     size_bytes: usize,
     /// Number of the first one that was not read.
     read: AtomicU64,
+    /// The windows that are read, a bit for each; above them how often they changed.
+    asked: AtomicU64,
 }
 
 /// Up to where a reader has read.
@@ -71,12 +73,14 @@ pub(crate) struct Recent {
 pub(crate) struct Place {
     identity: Arc<()>,
     number: u64,
+    asked: u64,
 }
 
 impl Default for Recent {
     fn default() -> Self {
         let (identity, steps) = (Arc::default(), VecDeque::new());
-        Recent { identity, steps, first: 0, size_bytes: 0, read: AtomicU64::new(NOBODY) }
+        let (read, asked) = (AtomicU64::new(NOBODY), AtomicU64::new(0));
+        Recent { identity, steps, first: 0, size_bytes: 0, read, asked }
     }
 }
 
@@ -103,7 +107,7 @@ impl Recent {
 
     /// Notes a step, if somebody reads.
     pub(crate) fn push(&mut self, step: Step) {
-        if step.is_empty() {
+        if step.is_empty(*self.asked.get_mut() as u32) {
             return;
         }
         let read = *self.read.get_mut();
@@ -134,14 +138,18 @@ impl Recent {
 
     /// The steps since a place; `None` if they are not known any more.
     pub(crate) fn since(&self, place: &Place) -> Option<impl Iterator<Item = &Step>> {
-        let skip = place.number.checked_sub(self.first).filter(|_| Arc::ptr_eq(&place.identity, &self.identity))?;
+        let is_same = Arc::ptr_eq(&place.identity, &self.identity) && place.asked == self.asked.load(Ordering::Relaxed);
+        let skip = place.number.checked_sub(self.first).filter(|_| is_same)?;
         Some(self.steps.iter().skip(skip as usize))
     }
 
-    /// All that happened was read.
-    pub(crate) fn here(&self) -> Place {
+    /// All that happened was read; from here on these windows will be, a bit for each. Who reads others begins anew.
+    pub(crate) fn here(&self, windows: u32) -> Place {
         self.read.store(self.end(), Ordering::Relaxed);
-        Place { identity: self.identity.clone(), number: self.end() }
+        let before = self.asked.load(Ordering::Relaxed);
+        let asked = if before as u32 == windows { before } else { ((before >> 32) + 1) << 32 | u64::from(windows) };
+        self.asked.store(asked, Ordering::Relaxed);
+        Place { identity: self.identity.clone(), number: self.end(), asked }
     }
 }
 
@@ -163,27 +171,29 @@ mod tests {
         let mut recent = Recent::default();
         recent.push(step(3));
         assert_eq!((recent.steps.len(), recent.size_bytes), (0, 0));
-        let place = recent.here();
-        for step in
-            [step(0), Step::Windows(0, Sign::Plus, Arc::new([(Cell::new(KeyId(1), Slot(1)), 1)].into_iter().collect()))]
-        {
+        let place = recent.here(0b10);
+        let run = || Arc::new([(Cell::new(KeyId(1), Slot(1)), 1)].into_iter().collect());
+        for step in [step(0), Step::Windows(0, Sign::Plus, run()), Step::Windows(0b101, Sign::Minus, run())] {
             recent.push(step);
         }
         assert_eq!(since(&recent, &place), Some(0));
         recent.push(step(3));
         recent.push(step(2));
         assert_eq!(since(&recent, &place), Some(2));
-        let later = recent.here();
+        let later = recent.here(0b10);
         recent.push(step(1));
         assert_eq!((since(&recent, &place), since(&recent, &later)), (None, Some(1)), "what was read goes");
         assert_eq!(since(&recent.clone(), &later), None, "a copy is another state");
+        recent.here(0b11);
+        recent.here(0b10);
+        assert_eq!(since(&recent, &later), None, "others were read in between");
     }
 
     #[test]
     fn too_much_is_let_go_and_read_anew() {
         let (mut recent, mut place) = (Recent::default(), None);
         for round in 0..3 {
-            place = Some(recent.here()).or(place);
+            place = Some(recent.here(0)).or(place);
             let place = place.as_ref().unwrap();
             for _ in 0..STEPS_MAX {
                 recent.push(step(1));

@@ -23,8 +23,11 @@ pub struct Counted<'v> {
 
 /// A run being read, with the cell that comes next.
 struct Cursor<'v, W> {
+    run: &'v Run<W>,
     next: Option<(Cell, W)>,
     cells: Cells<'v, W>,
+    /// From this key on it may pass over what is in between.
+    jumps_from: KeyId,
     /// Which windows it is part of, a bit for each.
     windows: u32,
 }
@@ -32,12 +35,26 @@ struct Cursor<'v, W> {
 impl<'v, W: Weight> Cursor<'v, W> {
     fn new(run: &'v Run<W>, windows: u32) -> Self {
         let mut cells = run.cells();
-        Cursor { next: cells.next(), cells, windows }
+        Cursor { run, next: cells.next(), cells, jumps_from: KeyId(0), windows }
+    }
+
+    /// Passes over as much as can be of what stands before `key`.
+    fn jump(&mut self, key: KeyId) {
+        let (mut cells, next) = self.run.cells_near(key);
+        self.jumps_from = next.unwrap_or(KeyId(u32::MAX));
+        // It may have come further by itself.
+        if self.next.as_ref().is_some_and(|next| next.0.key() < cells.key()) {
+            self.next = cells.next();
+            self.cells = cells;
+        }
     }
 
     /// The cells of `key`, passing over keys before it, which are gone or not wanted.
     #[inline]
     fn of(&mut self, key: KeyId) -> impl Iterator<Item = (Slot, W)> {
+        if key >= self.jumps_from {
+            self.jump(key);
+        }
         while self.next.as_ref().is_some_and(|next| next.0.key() < key) {
             self.next = self.cells.next();
         }

@@ -10,6 +10,8 @@ use crate::counts::{KeyCounts, Wanted};
 use crate::key::KeyView;
 use crate::recent::{Place, Step};
 use crate::scan::{Counted, Pass, Windows};
+use crate::slots::place_from;
+use crate::sums::places_of;
 use crate::view::{SourceView, View};
 
 /// Fewest sample lines of a part.
@@ -81,7 +83,8 @@ pub(crate) struct Walker<'v>(BTreeMap<SourceId, Walk<'v>>);
 struct Walk<'v> {
     since: Pass<'v>,
     all: Option<Pass<'v>>,
-    keys: std::slice::Iter<'v, KeyView>,
+    /// Where the key before stands in the source.
+    at: usize,
 }
 
 impl Shown {
@@ -127,7 +130,7 @@ impl<'v> Due<'v> {
         let before = before.filter(|_| steps.is_some());
         let (keys, next_key) = before.map_or_else(Default::default, |before| (before.keys, before.next_key));
         let keys = chosen(keys, source, windows.len(), wanted, next_key);
-        let (steps, place) = (steps.unwrap_or_default(), source.recent.here());
+        let (steps, place) = (steps.unwrap_or_default(), source.recent.here(places_of(windows)));
         Due { source: Source { view: source, steps }, keys, place }
     }
 }
@@ -186,11 +189,12 @@ impl<'v> Walker<'v> {
             let walk = self.0.entry(view.def.id).or_insert_with(|| Walk {
                 since: Pass::over_steps(steps.iter().copied(), windows),
                 all: None,
-                keys: view.keys.iter(),
+                at: 0,
             });
             for ShownKey { id, wanted, counts, is_new } in keys {
                 // Both are sorted, and what is shown is there.
-                let key = walk.keys.find(|key| key.def.id == *id);
+                walk.at = place_from(&view.keys, walk.at, |key| key.def.id < *id);
+                let key = view.keys.get(walk.at).filter(|key| key.def.id == *id);
                 counts.fetch();
                 key.into_iter().for_each(|key| key.distinct.fetch());
                 if std::mem::take(is_new) {

@@ -380,7 +380,7 @@ impl Sink for OtlpWriter {
         times(&mut self.tail, started_ns, time_ns);
         match value {
             Value::Int(value) => field_fixed(&mut self.tail, 6, value as u64),
-            Value::Float(value) => field_double(&mut self.tail, 4, value),
+            Value::Float(_) | Value::TimeNs(_) => field_double(&mut self.tail, 4, value.shown()),
         }
         self.add_of(family, 0, labels);
     }
