@@ -40,13 +40,10 @@ impl<'v, W: Weight> Cursor<'v, W> {
 
     /// Passes over as much as can be of what stands before `key`.
     fn jump(&mut self, key: KeyId) {
-        let (mut cells, next) = self.run.cells_near(key);
+        let (cells, next) = self.run.cells_near(key);
+        self.cells = cells;
+        self.next = self.cells.next();
         self.jumps_from = next.unwrap_or(KeyId(u32::MAX));
-        // It may have come further by itself.
-        if self.next.as_ref().is_some_and(|next| next.0.key() < cells.key()) {
-            self.next = cells.next();
-            self.cells = cells;
-        }
     }
 
     /// The cells of `key`, passing over keys before it, which are gone or not wanted.
@@ -182,4 +179,29 @@ fn pane_cursors<'v>(source: &'v SourceView, asked: &[Window]) -> Vec<Cursor<'v, 
     // The same run in several windows is read once.
     runs.sort_by_key(|(place, ..)| *place);
     runs.chunk_by(|a, b| a.0 == b.0).map(|same| Cursor::new(same[0].1, same.iter().fold(0, |w, r| w | r.2))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_finds_every_key_that_is_asked_for() {
+        for seed in 0..50 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let keys = 1 << rng.u32(2..20);
+            let mut cells: Vec<_> =
+                (0..3_000).map(|_| (Cell::new(KeyId(rng.u32(..keys)), Slot(rng.u32(..50))), 1)).collect();
+            cells.sort_unstable();
+            let run: Run<u64> = cells.into_iter().collect();
+            let mut cursor = Cursor::new(&run, 0);
+            let mut asked: Vec<KeyId> = (0..rng.usize(1..1_000)).map(|_| KeyId(rng.u32(..keys))).collect();
+            asked.sort_unstable();
+            asked.dedup();
+            for key in asked {
+                let want = run.cells().filter(|(cell, _)| cell.key() == key).map(|(cell, n)| (cell.slot(), n));
+                assert!(cursor.of(key).eq(want), "seed {seed}, {key:?}");
+            }
+        }
+    }
 }
