@@ -87,11 +87,13 @@ fn memory_and_queues_stay_flat() {
         );
     }
     load.finish(Duration::from_secs(120));
-    let scrape = larum.wait_visible(&kafka.end_offsets("auth").unwrap(), 60);
+    let ends = kafka.end_offsets("auth").unwrap();
+    let scrape = larum.wait_visible(&ends, 60);
     let (resident, counts) = (resident_bytes(larum.pid()), sum(&scrape, "larum_pipeline_counts_bytes"));
     println!(
-        "{seconds} s at {rate}/s: resident {:.0} MB, {:.0} MB a third in; counts {:.0} MB; most records behind {worst_lag}; \
+        "{seconds} s at {rate}/s, {} records: resident {:.0} MB, {:.0} MB a third in; counts {:.0} MB; most records behind {worst_lag}; \
          commits 99 % within {} s; seen 99 % within {} s",
+        ends.iter().sum::<i64>(),
         resident / 1e6,
         warm.map_or(0.0, |warm| warm.0) / 1e6,
         counts / 1e6,
