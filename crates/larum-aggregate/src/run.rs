@@ -188,6 +188,7 @@ impl<W: Weight> From<Packed> for Run<W> {
     fn from(Packed { bytes, cells }: Packed) -> Self {
         let mut run = Run { bytes, cells, anchors: Vec::new(), of: PhantomData };
         run.anchors = run.find_anchors();
+        run.anchors.shrink_to_fit();
         run
     }
 }
@@ -510,12 +511,17 @@ mod tests {
     #[test]
     fn damaged_bytes_end_a_run() {
         let mut rng = fastrand::Rng::with_seed(1);
+        let mut with_anchors = 0;
         for _ in 0..2_000 {
-            let bytes: Vec<u8> = (0..rng.usize(..40)).map(|_| rng.u8(..)).collect();
+            let len = if rng.bool() { 40 } else { 4 * ANCHOR_BYTES };
+            let bytes: Vec<u8> = (0..rng.usize(..len)).map(|_| rng.u8(..)).collect();
             let run = Run::<u64>::from(Packed { bytes, cells: 9 });
-            assert!(run.cells().count() <= 40);
-            assert!(run.keys().count() <= 40);
+            assert!(run.cells().count() <= len);
+            assert!(run.keys().count() <= len);
+            assert!(run.cells_near(KeyId(rng.u32(..))).0.count() <= len);
+            with_anchors += usize::from(!run.anchors.is_empty());
         }
+        assert!(with_anchors > 100);
     }
 
     #[test]

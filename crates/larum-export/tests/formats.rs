@@ -367,6 +367,19 @@ fn own_metrics_come_out_in_every_format() {
 }
 
 #[test]
+fn times_are_shown_in_seconds() {
+    let (mut proto, mut text) = (ProtoWriter::default(), TextWriter::new(Flavour::Prometheus));
+    let (family, time) = (proto.family(&signals::TOKEN_LATENCY_QUANTILE), Value::TimeNs(12_345_678));
+    proto.sample(family, &[], time);
+    let gauge = families(&bytes_of(&mut proto))[0].metric[0].gauge.clone().unwrap();
+    assert_eq!(gauge.value, 0.012345678);
+    let family = text.family(&signals::TOKEN_LATENCY_QUANTILE);
+    text.sample(family, &[], time);
+    let text = text_of(&mut text);
+    assert!(text.ends_with(" 0.012345678\n"), "{text}");
+}
+
+#[test]
 fn every_signal_has_a_family() {
     let mut writer = ProtoWriter::default();
     for signal in SIGNALS {

@@ -68,6 +68,7 @@ fn sums_gauges_and_their_times() {
     writer.sample(counter, &[("outcome", "failure")], Value::Int(7));
     writer.window(NOW_NS - 2_000_000_000);
     writer.sample(gauge, &[("window", "5m")], Value::Float(0.25));
+    writer.sample(gauge, &[("window", "1h")], Value::TimeNs(250_000_000));
     let bodies = OtlpWriter::finish(slice::from_mut(&mut writer));
     let request = &requests(&bodies)[0].resource_metrics[0];
     let resource = texts(&request.resource.as_ref().unwrap().attributes);
@@ -83,7 +84,10 @@ fn sums_gauges_and_their_times() {
     assert_eq!((metrics[1].name.as_str(), metrics[1].unit.as_str()), ("larum.login.failure", "1"));
     let point = &numbers(&metrics[1])[0];
     assert_eq!((point.start_time_unix_nano, point.time_unix_nano), (0, NOW_NS as u64 - 2_000_000_000));
-    assert_eq!(point.value, Some(number_data_point::Value::AsDouble(0.25)));
+    let in_seconds = &numbers(&metrics[1])[1];
+    for point in [point, in_seconds] {
+        assert_eq!(point.value, Some(number_data_point::Value::AsDouble(0.25)));
+    }
 }
 
 #[test]

@@ -79,7 +79,10 @@ pub fn visit<S: Sink + Send>(reading: &Reading<'_>, kept: &mut Shown, sinks: &mu
     let windows: BTreeMap<SourceId, Vec<ShownWindow>> =
         reading.view.sources().map(|source| (source.def.id, windows(reading, source))).collect();
     // The past is shown as totals only, so its windows need not be added up.
-    let asked = if windows.values().any(|windows| !windows.is_empty()) { reading.windows } else { &[] };
+    let asked = |source: &SourceView| match windows.get(&source.def.id) {
+        Some(windows) if !windows.is_empty() => reading.windows,
+        _ => &[],
+    };
     let mut planned = reading.exposure.planned();
     let wanted = |key: &KeyView| planned.wanted(key.def.id);
     let mut showing = kept.begin(reading.view, asked, wanted);

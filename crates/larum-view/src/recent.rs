@@ -107,15 +107,15 @@ impl Recent {
 
     /// Notes a step, if somebody reads.
     pub(crate) fn push(&mut self, step: Step) {
-        if step.is_empty(*self.asked.get_mut() as u32) {
-            return;
-        }
         let read = *self.read.get_mut();
         while self.first < read
             && let Some(step) = self.steps.pop_front()
         {
             self.first += 1;
             self.size_bytes -= step.size_bytes();
+        }
+        if step.is_empty(*self.asked.get_mut() as u32) {
+            return;
         }
         if read == NOBODY {
             self.first += 1;
@@ -146,9 +146,12 @@ impl Recent {
     /// All that happened was read; from here on these windows will be, a bit for each. Who reads others begins anew.
     pub(crate) fn here(&self, windows: u32) -> Place {
         self.read.store(self.end(), Ordering::Relaxed);
-        let before = self.asked.load(Ordering::Relaxed);
-        let asked = if before as u32 == windows { before } else { ((before >> 32) + 1) << 32 | u64::from(windows) };
-        self.asked.store(asked, Ordering::Relaxed);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let next = |before: u64| (before as u32 != windows).then_some(((before >> 32) + 1) << 32 | u64::from(windows));
+        let asked = match self.asked.fetch_update(set, fetch, next) {
+            Ok(before) => next(before).unwrap_or(before),
+            Err(same) => same,
+        };
         Place { identity: self.identity.clone(), number: self.end(), asked }
     }
 }

@@ -1,5 +1,5 @@
-//! One pass over all that is counted, key by key, front to back: how totals and windows are read for the first time, and by
-//! those who read them once.
+//! One pass over all that is counted, key by key, front to back, past the keys that nobody wants: how totals and windows are
+//! read for the first time, and by those who read them once.
 
 use larum_aggregate::run::{Cells, Weight};
 use larum_aggregate::time::Window;

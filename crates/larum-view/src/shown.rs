@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use larum_aggregate::time::Window;
+use larum_aggregate::time::{HISTOGRAM_WINDOW_S, Window};
 use larum_aggregate::{KeyId, SourceId};
 
 use crate::counts::{KeyCounts, Wanted};
@@ -23,7 +23,6 @@ const KEY_LINES: u64 = 10;
 #[derive(Debug, Default)]
 pub struct Shown {
     sources: BTreeMap<SourceId, ShownSource>,
-    windows: Vec<Window>,
 }
 
 /// Those of a source.
@@ -35,6 +34,8 @@ struct ShownSource {
     keys: Vec<ShownKey>,
     /// Keys from here on did not exist then.
     next_key: u32,
+    /// The windows that are added up.
+    windows: Vec<Window>,
 }
 
 /// A key.
@@ -59,12 +60,12 @@ struct Due<'v> {
 struct Source<'v> {
     view: &'v SourceView,
     steps: Vec<&'v Step>,
+    windows: &'v [Window],
 }
 
 /// Keys about to be shown, source by source.
 pub(crate) struct Showing<'v, 's> {
     due: Vec<Due<'v>>,
-    windows: &'v [Window],
     next_key: u32,
     shown: &'s mut Shown,
 }
@@ -72,7 +73,6 @@ pub(crate) struct Showing<'v, 's> {
 /// Some of the keys about to be shown, next to each other.
 pub(crate) struct Part<'v, 'd> {
     pieces: Vec<(&'d Source<'v>, &'d mut [ShownKey])>,
-    windows: &'v [Window],
 }
 
 /// Shows parts of the keys, each behind the one before: what is read of a source goes on where it ended.
@@ -96,26 +96,24 @@ impl Shown {
         wanted: impl FnMut(&KeyView) -> Wanted,
         mut visit: impl FnMut(&Counted<'_>),
     ) {
-        let mut showing = self.begin(view, windows, wanted);
+        let mut showing = self.begin(view, |_| windows, wanted);
         let mut walker = Walker::default();
         showing.parts(1).into_iter().for_each(|part| walker.visit(part, &mut visit));
         showing.end();
     }
 
     /// The same in parts, all of which have to be visited before it ends; if it does not end, everything is read anew.
+    /// Which windows are shown may differ from source to source; one whose windows change is read anew.
     pub(crate) fn begin<'v>(
         &mut self,
         view: &'v View,
-        windows: &'v [Window],
+        windows: impl Fn(&SourceView) -> &'v [Window],
         mut wanted: impl FnMut(&KeyView) -> Wanted,
     ) -> Showing<'v, '_> {
-        if self.windows != windows {
-            self.sources.clear();
-            self.windows = windows.to_vec();
-        }
         let mut before = std::mem::take(&mut self.sources);
-        let due = view.sources().map(|source| Due::of(before.remove(&source.def.id), source, windows, &mut wanted));
-        Showing { due: due.collect(), windows, next_key: view.next_ids().1, shown: self }
+        let due =
+            view.sources().map(|source| Due::of(before.remove(&source.def.id), source, windows(source), &mut wanted));
+        Showing { due: due.collect(), next_key: view.next_ids().1, shown: self }
     }
 }
 
@@ -123,22 +121,24 @@ impl<'v> Due<'v> {
     fn of(
         before: Option<ShownSource>,
         source: &'v SourceView,
-        windows: &[Window],
+        windows: &'v [Window],
         wanted: &mut impl FnMut(&KeyView) -> Wanted,
     ) -> Self {
+        let before = before.filter(|before| before.windows == windows);
         let steps = before.as_ref().and_then(|before| Some(source.recent.since(&before.place)?.collect()));
         let before = before.filter(|_| steps.is_some());
         let (keys, next_key) = before.map_or_else(Default::default, |before| (before.keys, before.next_key));
         let keys = chosen(keys, source, windows.len(), wanted, next_key);
-        let (steps, place) = (steps.unwrap_or_default(), source.recent.here(places_of(windows)));
-        Due { source: Source { view: source, steps }, keys, place }
+        // Of longer ones nothing is added up here.
+        let with_histograms = windows.iter().filter(|window| window.span_s <= HISTOGRAM_WINDOW_S);
+        let (steps, place) = (steps.unwrap_or_default(), source.recent.here(places_of(with_histograms)));
+        Due { source: Source { view: source, steps, windows }, keys, place }
     }
 }
 
 impl<'v> Showing<'v, '_> {
     /// All of them, in up to so many parts that take about as long to show.
     pub(crate) fn parts(&mut self, parts_max: usize) -> Vec<Part<'v, '_>> {
-        let windows = self.windows;
         let weight = |shown: &ShownKey| KEY_LINES + shown.counts.lines();
         let total: u64 = self.due.iter().flat_map(|due| &due.keys).map(weight).sum();
         let count = (total / PART_LINES_MIN).clamp(1, parts_max.max(1) as u64);
@@ -156,20 +156,22 @@ impl<'v> Showing<'v, '_> {
                 };
                 let fit = rest.iter().take_while(ends).count();
                 let (piece, after) = rest.split_at_mut(fit);
-                parts.resize_with(parts.len().max(at as usize + 1), || Part { pieces: Vec::new(), windows });
+                parts.resize_with(parts.len().max(at as usize + 1), || Part { pieces: Vec::new() });
                 parts[at as usize].pieces.push((source, piece));
                 rest = after;
             }
         }
         // One at least, though it shows nothing: whoever shows it names what there is.
-        parts.resize_with(parts.len().max(1), || Part { pieces: Vec::new(), windows });
+        parts.resize_with(parts.len().max(1), || Part { pieces: Vec::new() });
         parts
     }
 
     /// All parts were visited.
     pub(crate) fn end(self) {
         let next_key = self.next_key;
-        let shown = |Due { source, keys, place }| (source.view.def.id, ShownSource { place, keys, next_key });
+        let shown = |Due { source, keys, place }| {
+            (source.view.def.id, ShownSource { place, keys, next_key, windows: source.windows.to_vec() })
+        };
         self.shown.sources = self.due.into_iter().map(shown).collect();
     }
 }
@@ -184,8 +186,7 @@ impl Part<'_, '_> {
 impl<'v> Walker<'v> {
     /// Catches up with each key of a part, and shows it right after: what it counted is read from memory once.
     pub(crate) fn visit(&mut self, part: Part<'v, '_>, mut visit: impl FnMut(&Counted<'_>)) {
-        let windows = part.windows;
-        for (Source { view, steps }, keys) in part.pieces {
+        for (Source { view, steps, windows }, keys) in part.pieces {
             let walk = self.0.entry(view.def.id).or_insert_with(|| Walk {
                 since: Pass::over_steps(steps.iter().copied(), windows),
                 all: None,

@@ -415,8 +415,8 @@ pub fn place_of(window: Window) -> Option<usize> {
 }
 
 /// The places of windows, a bit for each.
-pub(crate) fn places_of(windows: &[Window]) -> u32 {
-    windows.iter().filter_map(|window| place_of(*window)).fold(0, |places, at| places | 1 << at)
+pub(crate) fn places_of<'w>(windows: impl Iterator<Item = &'w Window>) -> u32 {
+    windows.filter_map(|window| place_of(*window)).fold(0, |places, at| places | 1 << at)
 }
 
 const _: () = assert!(EVERY_WINDOW.count_ones() as usize == SPANS && SPANS <= 32);

@@ -248,7 +248,20 @@ fn parts_of_the_keys_are_all_of_them() {
             }
             assert_eq!(one[0].seen, all, "{lines_max} lines, round {round}");
             let has = |name: &str| one[0].seen.keys().any(|key| key.0 == name);
-            assert!(has("larum_login_failure_ratio") && has("larum_token_latency_quantile_seconds"));
+            assert!(has("larum_login_failure_ratio"));
+            // Quantiles are told to the nanosecond.
+            let mut quantiles = Vec::new();
+            view.scan(&windows, |counted| {
+                for (_, buckets, _) in counted.counts.windows().iter().flat_map(|window| window.histograms.iter()) {
+                    let values = buckets.quantiles_seconds([0.5, 0.95, 0.99]).unwrap();
+                    quantiles
+                        .extend(values.map(|seconds| format!("{:?}", Value::TimeNs((seconds * 1e9).round() as u64))));
+                }
+            });
+            let is_quantile = |key: &&(&str, String)| key.0 == "larum_token_latency_quantile_seconds";
+            let shown: Vec<&String> = one[0].seen.keys().filter(is_quantile).map(|key| &one[0].seen[key]).collect();
+            assert!(!shown.is_empty() && shown.iter().all(|value| quantiles.contains(value)), "{shown:?}");
+            assert!(lines_max < 100_000 || shown.len() == quantiles.len());
         }
     }
 }
