@@ -20,5 +20,5 @@ pub use client::{ClientSettings, ClientStats, KafkaError};
 pub use consumer::{Consumer, Fetched};
 pub use embedded::EmbeddedBroker;
 pub use groups::{GroupReader, Oldest, Standing};
-pub use producer::{Delivery, LoadProducer, Outgoing, Producer};
+pub use producer::{DELIVERY_TIMEOUT_S, Delivery, LoadProducer, Outgoing, Producer};
 pub use watch::{PartitionEnds, Watcher};

@@ -158,6 +158,9 @@ pub fn create_topic(settings: &ClientSettings, topic: &str, partitions: i32) -> 
     }
 }
 
+/// How long a record of generated load is tried, seconds: longer than a broker takes to start again.
+pub const DELIVERY_TIMEOUT_S: u64 = 60;
+
 /// Sends generated load fast; a record that cannot be delivered is counted, and the caller told at the end.
 pub struct LoadProducer {
     topic: String,
@@ -204,6 +207,7 @@ impl LoadProducer {
             .set("acks", "all")
             // Each event once and in order, or the truth file would be wrong.
             .set("enable.idempotence", "true")
+            .set("message.timeout.ms", (DELIVERY_TIMEOUT_S * 1000).to_string())
             .set("linger.ms", "20")
             .set("batch.size", "500000")
             .set("queue.buffering.max.messages", "500000")

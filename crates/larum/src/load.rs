@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use larum_aggregate::time::SECOND_NS;
-use larum_kafka::{ClientSettings, LoadProducer, producer};
+use larum_kafka::{ClientSettings, DELIVERY_TIMEOUT_S, LoadProducer, producer};
 use larum_load::{Generator, Profile, Scenario, Truth};
 
 use crate::check;
@@ -78,12 +78,7 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
     producer.flush(FLUSH)?;
     let seconds = (now_ns() - began_ns) as f64 / SECOND_NS as f64;
     eprintln!("\nsent {sent} records in {seconds:.1} s, {:.0} a second", sent as f64 / seconds);
-    if producer.failed() > 0 {
-        anyhow::bail!(
-            "{} records were not delivered; the truth file would be wrong and is not written",
-            producer.failed()
-        );
-    }
+    check_deliveries(producer.failed())?;
     if let Some(path) = &args.truth {
         write_truth(path, &generator.truth())?;
     }
@@ -93,6 +88,16 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
 fn write_truth(path: &std::path::Path, truth: &Truth) -> anyhow::Result<()> {
     let text = serde_json::to_vec_pretty(truth)?;
     std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Refuses to go on once a record was given up.
+fn check_deliveries(failed: u64) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        failed == 0,
+        "{failed} records were not delivered, each tried for up to {DELIVERY_TIMEOUT_S} s; the truth file would be wrong \
+         and is not written"
+    );
+    Ok(())
 }
 
 fn send(args: &LoadArgs, producer: &LoadProducer, generator: &mut Generator, began_ns: i64) -> anyhow::Result<u64> {
@@ -117,6 +122,8 @@ fn send(args: &LoadArgs, producer: &LoadProducer, generator: &mut Generator, beg
         }
         let time_ms = Some(record.due_ns / 1_000_000);
         while !producer.send(None, record.key, record.bytes, time_ms)? {
+            // A broker that is gone for good is not waited for with every queue of records anew.
+            check_deliveries(producer.failed())?;
             std::thread::sleep(WAIT);
         }
         sent += 1;
