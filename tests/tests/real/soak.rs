@@ -20,7 +20,7 @@ fn extent() -> (u64, u64) {
 }
 
 /// Fetched records (64 MiB) and open Deltas of two workers (3 of 32 MiB each), in full.
-const PAUSE_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
+const HELD_BYTES_MAX: f64 = 256.0 * 1024.0 * 1024.0;
 
 /// Resident memory of a process, bytes.
 fn resident_bytes(pid: u32) -> f64 {
@@ -89,11 +89,11 @@ fn memory_and_queues_stay_flat() {
             continue;
         }
         settled.push(resident - counts);
-        // When the disk or the machine paused, for a moment: records that were fetched, Deltas as large as they may be,
-        // and the counts once more while a snapshot of them is written.
+        // For a moment more may be held: records that were fetched, Deltas as large as they may be, and the counts once
+        // more while a snapshot of them is written.
         let least = settled.iter().copied().fold(f64::INFINITY, f64::min);
         assert!(
-            resident < 1.15 * least + 2.0 * counts + PAUSE_BYTES,
+            resident < 1.15 * least + 2.0 * counts + HELD_BYTES_MAX,
             "resident memory is {resident} bytes after {second} s, with counts of {counts} and otherwise {least} at least"
         );
     }
