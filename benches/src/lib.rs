@@ -203,11 +203,12 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Median of some figures.
+/// Median of some figures: of an even number the middle of both that stand there.
 pub fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
+    sorted.get(low).zip(sorted.get(high)).map_or(f64::NAN, |(low, high)| (low + high) / 2.0)
 }
 
 /// Least of some figures.

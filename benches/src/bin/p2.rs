@@ -18,6 +18,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const TOPIC: &str = "auth";
 const PARTITIONS: i32 = 4;
 const RUNS: usize = 5;
+/// Pairs of P5d: even, so that either run comes first as often as the other.
+const PAIRS: usize = 10;
 /// What P9 compares catching up with.
 const INGEST_PER_SECOND: f64 = 150_000.0;
 
@@ -53,18 +55,15 @@ fn main() -> anyhow::Result<()> {
     let ends = kafka.end_offsets(TOPIC)?;
     let rate = events() as f64 / took.as_secs_f64();
     println!("larum load wrote {count} records at {rate:.0} a second, into {PARTITIONS} partitions: {ends:?}");
+    let total = ends.iter().sum();
+    if wanted == "P5d" {
+        println!("P5d {:.3}", scraped_over_alone(&brokers, total)?);
+        return Ok(());
+    }
     let mut ratios: [Vec<f64>; 4] = Default::default();
-    let mut scraped_over_alone = Vec::new();
     for run in 0..=RUNS {
         let bare = child("bare", &brokers, &ends)?;
-        let total = ends.iter().sum();
         let figure = larum_run(&brokers, total, true)?;
-        if wanted == "P5d" {
-            let alone = larum_run(&brokers, total, false)?;
-            println!("scraped {:.0} events/s, alone {:.0}", figure.events_per_second, alone.events_per_second);
-            scraped_over_alone.push(figure.events_per_second / alone.events_per_second);
-            continue;
-        }
         let poll = child("poll", &brokers, &ends)?;
         let note = if run == 0 { " (warm-up, not counted)" } else { "" };
         let show = |r: Reading| format!("{:.0} events/s at {:.0} ns of CPU", r.events_per_second, r.cpu_ns);
@@ -77,17 +76,28 @@ fn main() -> anyhow::Result<()> {
             ratios[3].push(figure.events_per_second / INGEST_PER_SECOND);
         }
     }
-    if wanted == "P5d" {
-        // The first pair warms up.
-        println!("P5d {:.3}", median(&scraped_over_alone[1..]));
-        return Ok(());
-    }
     let figures = ["P2", "P2b", "P3", "P9"].into_iter().zip(ratios.map(|ratios| median(&ratios)));
     let (last, others): (Vec<_>, Vec<_>) = figures.partition(|(name, _)| *name == wanted);
     for (name, figure) in others.into_iter().chain(last) {
         println!("{name} {figure:.3}");
     }
     Ok(())
+}
+
+/// P5d: the median of pairs, the first of which warms up. Which run of a pair comes first changes from pair to pair: what
+/// is slower or faster a few seconds later favours neither.
+fn scraped_over_alone(brokers: &str, total: i64) -> anyhow::Result<f64> {
+    let mut ratios = Vec::new();
+    for pair in 0..=PAIRS {
+        let rate = |is_scraped| anyhow::Ok(larum_run(brokers, total, is_scraped)?.events_per_second);
+        let is_scraped_first = pair % 2 == 0;
+        let (first, second) = (rate(is_scraped_first)?, rate(!is_scraped_first)?);
+        let (scraped, alone) = if is_scraped_first { (first, second) } else { (second, first) };
+        let order = if is_scraped_first { "scraped first" } else { "alone first" };
+        println!("scraped {scraped:.0} events/s, alone {alone:.0}, {:.3} ({order})", scraped / alone);
+        ratios.push(scraped / alone);
+    }
+    Ok(median(&ratios[1..]))
 }
 
 /// Reads everything with a child process of this program.
