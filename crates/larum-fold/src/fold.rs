@@ -12,7 +12,7 @@ use crate::intern::{Asked, Interner, Wanted};
 use crate::names::{UNKNOWN, shown_name};
 use crate::partition::{Partition, Timing};
 use crate::registry::Registry;
-use crate::worker::Counted;
+use crate::worker::{Counted, Record};
 
 /// From here on a request is slow, ns: its trace may become an exemplar, as may that of any that failed.
 pub const SLOW_NS: u64 = 500_000_000;
@@ -33,15 +33,15 @@ pub struct Fold<'w, 'r> {
     pub counted: &'w mut Counted,
     pub source: SourceId,
     pub counts: bool,
-    pub append_ns: i64,
-    pub traceparent: &'w dyn Fn() -> Option<&'r [u8]>,
+    /// Read where it stands: a copy made right after it was written would wait.
+    pub record: &'w Record<'r>,
 }
 
 impl Fold<'_, '_> {
     /// Counts one event of a record whose watermark is already raised and whose mark is set.
     #[inline]
     pub fn event(&mut self, partition: &mut Partition, event: &AuthEvent<'_>, watermark_ns: i64, end: i64) {
-        let (timing, pane) = partition.place(event.time_ns(), self.append_ns, watermark_ns);
+        let (timing, pane) = partition.place(event.time_ns(), self.record.append_ns, watermark_ns);
         let tick = larum_aggregate::time::second_of(partition.state.watermark_ns.unwrap_or(0));
         if self.counts {
             let tally = partition.mark(end);
@@ -114,7 +114,7 @@ impl Fold<'_, '_> {
         match event.trace_id().filter(|id| *id != [0; 16]) {
             Some(trace_id) => Some((trace_id, event.span_id().filter(|id| *id != [0; 8]))),
             None => {
-                let (trace_id, span_id) = (self.traceparent)().and_then(traceparent)?;
+                let (trace_id, span_id) = (self.record.traceparent)().and_then(traceparent)?;
                 Some((trace_id, Some(span_id)))
             }
         }
@@ -137,7 +137,7 @@ impl Fold<'_, '_> {
         ids[..16].copy_from_slice(&trace_id);
         ids[16..].copy_from_slice(&span_id.unwrap_or_default());
         let hash = self.interner.hash(&ids);
-        let (source, time_ns) = (self.source, event.time_ns().min(self.append_ns));
+        let (source, time_ns) = (self.source, event.time_ns().min(self.record.append_ns));
         let exemplars = &mut self.counted.exemplars;
         if exemplars.may_take(tick, hash) {
             exemplars.offer(Exemplar { source, tick, key, histogram, hash, trace_id, span_id, latency_ns, time_ns });
@@ -157,7 +157,7 @@ impl Fold<'_, '_> {
         let before = changes.last().map(|change| change.place);
         let same_record = before.filter(|place| (place.partition, place.offset) == (partition_id, offset));
         let place = ChangePlace {
-            at_ns: event.time_ns().min(self.append_ns),
+            at_ns: event.time_ns().min(self.record.append_ns),
             partition: partition_id,
             offset,
             nth: same_record.map_or(0, |place| place.nth + 1),
@@ -186,7 +186,7 @@ impl Fold<'_, '_> {
     fn delay_ns(&self, event: &AuthEvent<'_>, audit: &AuditFields<'_>) -> Option<u64> {
         let (from_ns, to_ns) = match audit.enqueued_time_ns {
             Some(enqueued_ns) => (enqueued_ns, event.time_ns()),
-            None => (event.time_ns(), self.append_ns),
+            None => (event.time_ns(), self.record.append_ns),
         };
         u64::try_from(to_ns.saturating_sub(from_ns)).ok()
     }

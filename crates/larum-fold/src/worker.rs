@@ -232,18 +232,18 @@ impl Worker {
         };
         let source = partition.state.start.source;
         let counted = &mut counted[usize::from(source.0)];
-        let traceparent = record.traceparent;
-        let mut fold = Fold { registry, interner, counted, source, counts, append_ns, traceparent };
+        let mut fold = Fold { registry, interner, counted, source, counts, record: &record };
         let verdict = match partition.policy.records {
-            Records::One => match decoder.decode(value) {
+            // Looked at where it stands: what was just written in words is slow to be read in pairs of them.
+            Records::One => match &decoder.decode(value) {
                 Ok(event) => {
                     let before_ns = partition.state.watermark_ns.unwrap_or(i64::MIN);
                     partition.raise(event.time_ns(), append_ns);
                     partition.mark(end).decoded += u64::from(counts);
-                    fold.event(partition, &event, before_ns, end);
+                    fold.event(partition, event, before_ns, end);
                     Ok(())
                 }
-                Err(reject) => Err(reject),
+                Err(reject) => Err(*reject),
             },
             several => Self::several(decoder, several, value, partition, &mut fold, end),
         };
@@ -264,12 +264,12 @@ impl Worker {
         let before = partition.state.watermark_ns;
         let mut latest_ns = i64::MIN;
         decoder.decode_each(value, records, |event| latest_ns = latest_ns.max(event.time_ns()))?;
-        partition.raise(latest_ns, fold.append_ns);
+        partition.raise(latest_ns, fold.record.append_ns);
         partition.mark(end).decoded += u64::from(fold.counts);
         let mut watermark_ns = before.unwrap_or(i64::MIN);
         decoder.decode_each(value, records, |event| {
             fold.event(partition, event, watermark_ns, end);
-            watermark_ns = watermark_ns.max(event.time_ns().min(fold.append_ns));
+            watermark_ns = watermark_ns.max(event.time_ns().min(fold.record.append_ns));
         })?;
         Ok(())
     }
