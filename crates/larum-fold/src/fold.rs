@@ -3,8 +3,8 @@
 use larum_aggregate::change::{CHANGES_MAX, keep_newest};
 use larum_aggregate::histogram::bucket_of;
 use larum_aggregate::{
-    Change, ChangePlace, Distinct, Entry, Exemplar, KeyId, NameId, NameKind, Numbered, PartitionId, Sample, SequenceId,
-    Sighting, SourceId, sample,
+    Change, ChangePlace, Distinct, Entry, Exemplar, KeyId, Mark, NameId, NameKind, Numbered, PartitionId, Sample,
+    SequenceId, Sighting, SourceId, sample,
 };
 use larum_event::{AuditFields, AuthEvent, Code, Kind, Op, Outcome, traceparent};
 
@@ -42,9 +42,9 @@ impl Fold<'_, '_> {
     #[inline]
     pub fn event(&mut self, partition: &mut Partition, event: &AuthEvent<'_>, watermark_ns: i64, end: i64) {
         let (timing, pane) = partition.place(event.time_ns(), self.record.append_ns, watermark_ns);
-        let tick = larum_aggregate::time::second_of(partition.state.watermark_ns.unwrap_or(0));
+        let Mark { tick, tally, .. } = partition.marked();
+        let tick = *tick;
         if self.counts {
-            let tally = partition.mark(end);
             match timing {
                 Timing::OnTime => tally.on_time += 1,
                 Timing::Late => tally.late += 1,

@@ -12,22 +12,36 @@ use larum_aggregate::{KeyDef, KeyId, NameDef, NameId, NameKind, SourceId};
 
 use crate::registry::Registry;
 
-/// Bytes of a name that are kept beside its hash: most names are no longer, and are compared where they are found.
-const HEAD_BYTES: usize = 20;
-
 /// A name that was met before.
 struct Known {
     hash: u64,
     place: u32,
     len: u32,
-    head: [u8; HEAD_BYTES],
+    /// All of a short name: most are, and are compared where they are found.
+    words: [u64; 3],
+}
+
+/// All of a name of up to 24 bytes, in words that may overlap: with its length it can be no other.
+#[inline]
+fn words(name: &[u8]) -> Option<[u64; 3]> {
+    let len = name.len();
+    Some(match len {
+        0 => [0; 3],
+        1..=3 => [name[0], name[len / 2], name[len - 1]].map(u64::from),
+        4..=7 => [name.first_chunk()?, name.last_chunk()?, &[0; 4]].map(|word| u64::from(u32::from_le_bytes(*word))),
+        8..=16 => [name.first_chunk()?, name.last_chunk()?, &[0; 8]].map(|word| u64::from_le_bytes(*word)),
+        17..=24 => {
+            [name.first_chunk()?, name[8..].first_chunk()?, name.last_chunk()?].map(|word| u64::from_le_bytes(*word))
+        }
+        _ => return None,
+    })
 }
 
 /// Names of one kind that this worker has met and that have a slot. Place 0 is `__other__`, place 1 "not said".
 struct Names {
     kind: NameKind,
     table: HashTable<Known>,
-    /// By place, as they came; empty where the head holds all.
+    /// By place, as they came; empty where words hold all.
     raws: Vec<Box<str>>,
     defs: Vec<Option<NameDef>>,
 }
@@ -60,12 +74,12 @@ impl Names {
     /// The place of a name that was met before.
     #[inline]
     fn find(&self, hash: u64, raw: &str) -> Option<u32> {
-        let bytes = raw.as_bytes();
+        let words = words(raw.as_bytes());
         let is_it = |known: &Known| {
-            let is_alike = known.hash == hash && known.len as usize == bytes.len();
+            let is_alike = known.hash == hash && known.len as usize == raw.len();
             is_alike
-                && match known.head.get(..bytes.len()) {
-                    Some(head) => head == bytes,
+                && match words {
+                    Some(words) => known.words == words,
                     None => *self.raws[known.place as usize] == *raw,
                 }
         };
@@ -95,9 +109,9 @@ impl Names {
             return UNSAID;
         };
         let at = self.defs.len() as u32;
-        let mut known = Known { hash, place: at, len: raw.len() as u32, head: [0; HEAD_BYTES] };
-        let is_short = known.head.get_mut(..raw.len()).map(|head| head.copy_from_slice(raw.as_bytes())).is_some();
-        self.raws.push(if is_short { "" } else { raw }.into());
+        let words = words(raw.as_bytes());
+        let known = Known { hash, place: at, len: raw.len() as u32, words: words.unwrap_or_default() };
+        self.raws.push(if words.is_some() { "" } else { raw }.into());
         self.defs.push(Some(def));
         self.table.insert_unique(hash, known, |known| known.hash);
         at
@@ -377,6 +391,20 @@ mod tests {
         assert!(keys.iter().all(|key| *key == keys[0]));
         assert!(interner.refused.len() <= 2, "{}", interner.refused.len());
         assert!(interner.refused_events >= 2 * 900, "{}", interner.refused_events);
+    }
+
+    #[test]
+    fn words_hold_every_byte_of_a_short_name() {
+        for len in 0..=24 {
+            let name = vec![b'x'; len];
+            for at in 0..len {
+                let mut other = name.clone();
+                other[at] = b'y';
+                assert_ne!(words(&name), words(&other), "{len} bytes, at {at}");
+            }
+            assert!(words(&name).is_some());
+        }
+        assert_eq!(words(&[b'x'; 25]), None);
     }
 
     #[test]

@@ -99,10 +99,16 @@ impl Partition {
             self.marks.push(Mark { tick, end, tally: Tally::default() });
         }
         self.state.next = end;
-        let last = self.marks.len() - 1;
-        let mark = &mut self.marks[last];
+        let mark = self.marked();
         mark.end = end;
         &mut mark.tally
+    }
+
+    /// The mark that was made last, by [`Partition::mark`].
+    #[inline]
+    pub fn marked(&mut self) -> &mut Mark {
+        let last = self.marks.len() - 1;
+        &mut self.marks[last]
     }
 
     /// Accounts for offsets up to `to` that hold no record; those below the origin are in no count.
