@@ -151,11 +151,13 @@ mod tests {
             (exact.ceil() as i32 - 1 + ONE_SECOND_OFFSET) as u16
         };
         let mut rng = fastrand::Rng::with_seed(7);
-        for _ in 0..200_000 {
-            let ns = (rng.f64() * 46.0).exp2() as u64 % LATENCY_MAX_NS + 1;
+        let random = std::iter::repeat_with(|| (rng.f64() * 46.0).exp2() as u64 % LATENCY_MAX_NS + 1).take(200_000);
+        let bounds = (1..BUCKETS as Bucket).flat_map(|bucket| [0, 1].map(|more| upper_ns(bucket) + more));
+        for ns in random.chain(bounds.filter(|ns| (1..=LATENCY_MAX_NS).contains(ns))) {
             let (got, want) = (bucket_of(ns), naive(ns));
             let on_bound = ns.abs_diff(upper_ns(got)) <= 1 || ns.abs_diff(upper_ns(want)) <= 1;
             assert!(got == want || on_bound, "{ns}: {got} {want}");
+            assert!(upper_ns(got - 1) < ns && ns <= upper_ns(got), "{ns}: {got}");
         }
         assert_eq!(bucket_of(1_000_000_000), 240);
         assert_eq!(bucket_of(1_000_000_001), 241);
