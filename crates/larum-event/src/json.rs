@@ -184,9 +184,12 @@ impl<'r> Scanner<'r> {
     /// Passes `byte` if it stands here.
     #[inline]
     pub fn take(&mut self, byte: u8) -> bool {
-        let here = self.peek() == byte;
-        self.at += usize::from(here);
-        here
+        // A branch and no sum: what comes next need not wait for the byte.
+        if self.peek() != byte {
+            return false;
+        }
+        self.at += 1;
+        true
     }
 
     /// Passes `byte`, which has to stand here.
@@ -213,9 +216,7 @@ impl<'r> Scanner<'r> {
     pub fn rest_of_string(&mut self, record: &str, scratch: &mut String) -> Result<Text, NotJson> {
         let start = self.at;
         self.plain();
-        // A branch and no sum: what comes next need not wait for the byte.
-        if self.peek() == b'"' {
-            self.at += 1;
+        if self.take(b'"') {
             return Ok(Text::raw(start, self.at - 1));
         }
         self.escaped_string(start, record, scratch)

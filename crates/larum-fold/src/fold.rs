@@ -40,7 +40,7 @@ pub struct Fold<'w, 'r> {
 impl Fold<'_, '_> {
     /// Counts one event of a record whose watermark is already raised and whose mark is set.
     #[inline]
-    pub fn event(&mut self, partition: &mut Partition, event: &AuthEvent<'_>, watermark_ns: i64, end: i64) {
+    pub fn event(&mut self, partition: &mut Partition, event: &AuthEvent<'_>, watermark_ns: i64) {
         let (timing, pane) = partition.place(event.time_ns(), self.record.append_ns, watermark_ns);
         let Mark { tick, tally, .. } = partition.marked();
         let tick = *tick;
@@ -80,7 +80,7 @@ impl Fold<'_, '_> {
             self.sight(event, tick, key, pane);
         }
         if event.kind() == Kind::Change && self.counts {
-            self.change(partition, event, code, tick, end - 1);
+            self.change(partition, event, code, tick);
         }
         let entry = Entry::new(tick, pane, self.counts, key, code.0, event.count());
         let latency_ns = match audit {
@@ -90,7 +90,7 @@ impl Fold<'_, '_> {
         // Audit records are no requests.
         let telling = latency_ns.filter(|ns| self.counts && audit.is_none() && is_telling(event.outcome(), *ns));
         if let (Some(ns), Some(histogram)) = (telling, code.histogram()) {
-            self.sample(partition.id(), end - 1, tick, key, code);
+            self.sample(partition.id(), tick, key, code);
             self.exemplar(event, tick, key, histogram.0, ns);
         }
         self.counted.entries.push(match latency_ns.filter(|_| code.is_measured()) {
@@ -122,7 +122,8 @@ impl Fold<'_, '_> {
 
     /// Notes where the record of a request stands.
     #[inline]
-    fn sample(&mut self, partition: PartitionId, offset: i64, tick: u32, key: KeyId, code: Code) {
+    fn sample(&mut self, partition: PartitionId, tick: u32, key: KeyId, code: Code) {
+        let offset = self.record.offset;
         let samples = &mut self.counted.samples;
         if samples.may_take(tick, sample::hash(partition, offset)) {
             samples.offer(Sample { source: self.source, tick, key, code: code.0, partition, offset });
@@ -146,14 +147,14 @@ impl Fold<'_, '_> {
 
     /// Notes a change of the platform.
     #[cold]
-    fn change(&mut self, partition: &Partition, event: &AuthEvent<'_>, code: Code, tick: u32, offset: i64) {
+    fn change(&mut self, partition: &Partition, event: &AuthEvent<'_>, code: Code, tick: u32) {
         let Some(fields) = event.change() else { return };
         let key = self.registry.hash_key();
         let show = |raw: Option<&str>| raw.map_or(UNKNOWN.to_string(), |raw| shown_name(raw, key).into_owned());
         let text = |raw: Option<&str>| raw.map(Change::text);
         let trace = self.trace(event);
         let changes = &mut self.counted.changes;
-        let partition_id = partition.id();
+        let (partition_id, offset) = (partition.id(), self.record.offset);
         let before = changes.last().map(|change| change.place);
         let same_record = before.filter(|place| (place.partition, place.offset) == (partition_id, offset));
         let place = ChangePlace {

@@ -240,12 +240,12 @@ impl Worker {
                     let before_ns = partition.state.watermark_ns.unwrap_or(i64::MIN);
                     partition.raise(event.time_ns(), append_ns);
                     partition.mark(end).decoded += u64::from(counts);
-                    fold.event(partition, event, before_ns, end);
+                    fold.event(partition, event, before_ns);
                     Ok(())
                 }
                 Err(reject) => Err(*reject),
             },
-            several => Self::several(decoder, several, value, partition, &mut fold, end),
+            several => Self::several(decoder, several, value, partition, &mut fold),
         };
         if let Err(reject) = verdict {
             self.reject(slot, record.offset, reject, value, counts, dead_letters);
@@ -259,16 +259,15 @@ impl Worker {
         value: &[u8],
         partition: &mut Partition,
         fold: &mut Fold<'_, '_>,
-        end: i64,
     ) -> Result<(), Reject> {
         let before = partition.state.watermark_ns;
         let mut latest_ns = i64::MIN;
         decoder.decode_each(value, records, |event| latest_ns = latest_ns.max(event.time_ns()))?;
         partition.raise(latest_ns, fold.record.append_ns);
-        partition.mark(end).decoded += u64::from(fold.counts);
+        partition.mark(fold.record.offset + 1).decoded += u64::from(fold.counts);
         let mut watermark_ns = before.unwrap_or(i64::MIN);
         decoder.decode_each(value, records, |event| {
-            fold.event(partition, event, watermark_ns, end);
+            fold.event(partition, event, watermark_ns);
             watermark_ns = watermark_ns.max(event.time_ns().min(fold.record.append_ns));
         })?;
         Ok(())
