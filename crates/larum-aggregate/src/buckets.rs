@@ -238,7 +238,6 @@ impl<'a> Buckets<'a> {
 
     /// How many lie at or below each of [`CLASSIC_BOUNDS`](crate::histogram::CLASSIC_BOUNDS).
     pub fn classic(self) -> impl Iterator<Item = u64> + use<'a> {
-        let sum = |counts: &[u64; PER_OCTAVE]| counts.iter().sum::<u64>();
         let (low, high) = (*CLASSIC_POWERS.start(), *CLASSIC_POWERS.end());
         let octave = |power: i32| (ONE_SECOND as i32 + power) as usize;
         let lowest = octave(low).saturating_sub(self.first).min(self.octaves.len());
@@ -264,12 +263,12 @@ impl<'a> Buckets<'a> {
             if self.zero > 0 && self.zero >= least {
                 return 0.0;
             }
-            let sum = |at: usize| self.octaves.get(at).map_or(0, |counts| counts.iter().sum::<u64>());
-            let mut of_octave = sum(at);
+            let of = |at: usize| self.octaves.get(at).map_or(0, sum);
+            let mut of_octave = of(at);
             while at + 1 < self.octaves.len() && (of_octave == 0 || below + of_octave < least) {
                 below += of_octave;
                 at += 1;
-                of_octave = sum(at);
+                of_octave = of(at);
             }
             self.within(at, below, rank)
         }))
@@ -279,7 +278,7 @@ impl<'a> Buckets<'a> {
     fn within(self, at: usize, mut below: u64, rank: f64) -> f64 {
         let Some(counts) = self.octaves.get(at) else { return 0.0 };
         // The first bucket up to which there are as many, found without a branch; the last with any, if there are fewer.
-        let all = below + counts.iter().sum::<u64>();
+        let all = below + sum(counts);
         let least = ceil(rank).clamp(below + 1, all.max(below + 1));
         let (mut place, mut up_to) = (0, below);
         for count in counts {
@@ -292,6 +291,13 @@ impl<'a> Buckets<'a> {
         let fraction = ((rank - below as f64) / count as f64).clamp(0.0, 1.0);
         UPPER_SECONDS[usize::from(first_of(self.first + at)) + place] * f64::exp2((fraction - 1.0) / 8.0)
     }
+}
+
+/// What the buckets of an octave count. It is part of a total that was added up before, so nothing can overflow; asking at
+/// each of them whether it did takes several times as long.
+#[inline]
+fn sum(counts: &[u64; PER_OCTAVE]) -> u64 {
+    counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
 }
 
 /// The least whole number that is not below one that is not negative, which takes a call where it is asked of floats.

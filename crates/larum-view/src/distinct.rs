@@ -236,7 +236,7 @@ struct Tally {
     is_large: bool,
 }
 
-/// Hashes that were seen, in a table that is at most half full.
+/// Hashes that were seen, in a table that is at most a quarter full.
 #[derive(Debug, Default)]
 struct Table {
     /// A place holds a hash, or 0 while it is free. As many as a power of two, or none.
@@ -281,7 +281,7 @@ impl Counter {
 impl Table {
     /// Forgets what it holds, and makes room for so many.
     fn clear(&mut self, hashes: usize) {
-        let places = if hashes == 0 { 0 } else { (2 * hashes).next_power_of_two() };
+        let places = if hashes == 0 { 0 } else { (4 * hashes).next_power_of_two() };
         self.places.clear();
         self.places.resize(places, 0);
         (self.different, self.has_zero) = (0, false);
@@ -289,29 +289,27 @@ impl Table {
 
     /// What it holds.
     fn hashes(&self) -> impl Iterator<Item = u32> {
-        self.places.iter().copied().filter(|hash| *hash != 0).chain(self.has_zero.then_some(0))
+        let places = if self.different > 0 { &self.places[..] } else { &[] };
+        places.iter().copied().filter(|hash| *hash != 0).chain(self.has_zero.then_some(0))
     }
 
-    /// Adds hashes. Whether a place was free is counted and not asked: nobody can guess that.
+    /// Adds hashes. Whether a place was free is counted and not asked: nobody can guess that, and with so much room hardly
+    /// ever another hash is there.
     fn add(&mut self, hashes: &[u32]) {
         let Some(mask) = self.places.len().checked_sub(1) else { return };
         let mut different = 0;
         for hash in hashes.iter().copied() {
-            if hash == 0 {
-                self.has_zero = true;
-                continue;
-            }
             // Their lowest bits are as good as any.
             let mut at = hash as usize & mask;
-            while let Some(place) = self.places.get_mut(at) {
-                let held = *place;
-                different += u64::from(held == 0);
-                *place = if held == 0 { hash } else { held };
-                if *place == hash {
-                    break;
-                }
+            let mut held = self.places[at];
+            // Neither free nor this one.
+            while held.min(held ^ hash) != 0 {
                 at = (at + 1) & mask;
+                held = self.places[at];
             }
+            different += u64::from(held != hash);
+            self.places[at] = hash;
+            self.has_zero |= hash == 0;
         }
         self.different += different;
     }
@@ -388,6 +386,27 @@ mod tests {
             panes.drop_before(105);
             assert!(panes.is_empty());
         }
+    }
+
+    /// Hashes that want the same place, and the one that a free place looks like, are counted once each, beside a large set as
+    /// well.
+    #[test]
+    fn hashes_that_look_alike_are_told_apart() {
+        let (mut panes, mut counter) = (DistinctPanes::default(), Counter::default());
+        let alike: Vec<u32> = (0..40).map(|high| high << 16).collect();
+        for pane in [7, 8, 9] {
+            panes.add(pane, Distinct::Accounts, Sketch::Few(&alike[..10 * (pane as usize - 5)]));
+        }
+        let mut counting = panes.counting(7, 9, &mut counter);
+        assert_eq!([9, 8, 7].map(|first| counting.back_to(first)[0]), [40, 40, 40]);
+        let mut counting = panes.counting(7, 8, &mut counter);
+        assert_eq!([8, 7].map(|first| counting.back_to(first)[0]), [30, 30]);
+        let large: Vec<u32> = (0..200).map(|n: u32| n.wrapping_mul(0x9e37_79b9)).collect();
+        panes.add(6, Distinct::Accounts, Sketch::Many(&Registers::of(large.iter().copied())));
+        let mut counting = panes.counting(6, 8, &mut counter);
+        assert_eq!(counting.back_to(7)[0], 30);
+        let all = Registers::of(alike[..30].iter().chain(&large).copied());
+        assert_eq!(counting.back_to(6)[0], all.estimate().round() as u64);
     }
 
     /// Snapshots hold hashes behind their places, and large sets behind theirs, however both stand in memory.

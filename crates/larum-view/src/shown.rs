@@ -46,6 +46,8 @@ struct ShownKey {
     counts: KeyCounts,
     /// Its counts have to be read from the beginning.
     is_new: bool,
+    /// About how many sample lines it had when it was shown; none before.
+    lines: u64,
 }
 
 /// A source whose keys are about to be shown.
@@ -139,7 +141,7 @@ impl<'v> Due<'v> {
 impl<'v> Showing<'v, '_> {
     /// All of them, in up to so many parts that take about as long to show.
     pub(crate) fn parts(&mut self, parts_max: usize) -> Vec<Part<'v, '_>> {
-        let weight = |shown: &ShownKey| KEY_LINES + shown.counts.lines();
+        let weight = |shown: &ShownKey| KEY_LINES + shown.lines;
         let total: u64 = self.due.iter().flat_map(|due| &due.keys).map(weight).sum();
         let count = (total / PART_LINES_MIN).clamp(1, parts_max.max(1) as u64);
         let mut parts: Vec<Part<'v, '_>> = Vec::with_capacity(count as usize);
@@ -192,7 +194,7 @@ impl<'v> Walker<'v> {
                 all: None,
                 at: 0,
             });
-            for ShownKey { id, wanted, counts, is_new } in keys {
+            for ShownKey { id, wanted, counts, is_new, lines } in keys {
                 // Both are sorted, and what is shown is there.
                 walk.at = place_from(&view.keys, walk.at, |key| key.def.id < *id);
                 let key = view.keys.get(walk.at).filter(|key| key.def.id == *id);
@@ -204,6 +206,7 @@ impl<'v> Walker<'v> {
                 } else {
                     walk.since.read(*id, *wanted, counts);
                 }
+                *lines = counts.lines();
                 if let Some(key) = key {
                     visit(&Counted { key, source: view, counts });
                 }
@@ -237,7 +240,13 @@ fn chosen(
                 shown.counts.reduce(wanted);
                 shown
             }
-            _ => ShownKey { id, wanted, counts: KeyCounts::new(windows), is_new: next_key == 0 || id.0 < next_key },
+            _ => ShownKey {
+                id,
+                wanted,
+                counts: KeyCounts::new(windows),
+                is_new: next_key == 0 || id.0 < next_key,
+                lines: 0,
+            },
         });
     }
     keys
