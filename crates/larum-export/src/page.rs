@@ -355,7 +355,13 @@ impl Blocks {
     /// Copies it, with what the last block has behind it.
     #[inline]
     fn copy_to(&self, to: &mut [u8]) {
-        to.as_chunks_mut::<BLOCK>().0.iter_mut().zip(&self.blocks).for_each(|(to, from)| *to = *from);
+        // Most have one block, and need no call.
+        let Some((first, rest)) = self.blocks.split_first() else { return };
+        let Some((to, behind)) = to.split_first_chunk_mut::<BLOCK>() else { return };
+        *to = *first;
+        if !rest.is_empty() {
+            behind.as_chunks_mut::<BLOCK>().0.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        }
     }
 
     /// This text.
