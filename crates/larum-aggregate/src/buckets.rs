@@ -293,8 +293,8 @@ impl<'a> Buckets<'a> {
     }
 }
 
-/// What the buckets of an octave count. It is part of a total that was added up before, so nothing can overflow; asking at
-/// each of them whether it did takes several times as long.
+/// What the buckets of an octave count. It is part of a total that was added up before, so nothing can overflow; asked
+/// at each of them whether it did, they are not added side by side.
 #[inline]
 fn sum(counts: &[u64; PER_OCTAVE]) -> u64 {
     counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
