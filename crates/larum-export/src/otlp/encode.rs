@@ -3,7 +3,6 @@
 //! Written by hand as [`crate::ProtoWriter`] is, and for the same reason; a test reads everything back through the message
 //! types of `opentelemetry-proto`.
 
-use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hash};
 
 use foldhash::fast::FixedState;
@@ -13,6 +12,7 @@ use larum_aggregate::{Buckets, Exemplar};
 use larum_view::signals::SignalType;
 use larum_view::{ClassicRead, Family, HistogramRead, Label, LabelSet, Signal, Sink, Value};
 
+use super::gone::gone;
 use crate::page::Places;
 use crate::wire::{field_bytes, field_double, field_fixed, field_head, field_varint, varint, varint_len, zigzag};
 
@@ -224,17 +224,9 @@ impl OtlpWriter {
     fn end_series(writers: &mut [OtlpWriter]) {
         let Some(first) = writers.first_mut() else { return };
         let before = std::mem::take(&mut first.before);
-        let all = || before.iter().flat_map(|part| part.all.iter().map(move |series| (part, series)));
-        let now = || writers.iter().flat_map(|writer| &writer.series.all);
-        // Most come in the same order as before: only behind the first that differs they are looked for.
-        let same = all().zip(now()).take_while(|((_, before), now)| before.hash == now.hash).count();
-        let gone: Vec<(&Series, &OneSeries)> = match all().nth(same) {
-            None => Vec::new(),
-            Some(_) => {
-                let now: HashSet<u64, FixedState> = now().map(|series| series.hash).collect();
-                all().skip(same).filter(|(_, series)| !now.contains(&series.hash)).collect()
-            }
-        };
+        let all = before.iter().flat_map(|part| part.all.iter().map(move |series| (part, series)));
+        let now = writers.iter().flat_map(|writer| &writer.series.all);
+        let gone = gone(all, now.map(|series| series.hash), |(_, series)| series.hash);
         let Some(first) = writers.first_mut() else { return };
         gone.into_iter().for_each(|(part, series)| first.end_one(part, series));
         let mut spare = before.into_iter();

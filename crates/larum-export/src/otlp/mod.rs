@@ -2,6 +2,7 @@
 //! where the collector asks for it. Beside them Larum's own traces and log records, which OpenTelemetry's SDK sends.
 
 mod encode;
+mod gone;
 mod send;
 mod telemetry;
 
