@@ -165,8 +165,7 @@ impl OtlpWriter {
     pub fn finish(writers: &mut [OtlpWriter]) -> Vec<Bytes> {
         OtlpWriter::end_series(writers);
         let Some(first) = writers.first() else { return Vec::new() };
-        let mut requests = Vec::new();
-        let (mut metrics, mut head) = (Vec::new(), Vec::new());
+        let (mut requests, mut metrics) = (Vec::new(), Metrics::default());
         for (at, family_of_first) in first.families.used().iter().enumerate() {
             let of_it = writers.iter().filter_map(|writer| writer.families.get(at));
             let is_exponential = of_it.clone().any(|family| family.is_exponential);
@@ -185,16 +184,16 @@ impl OtlpWriter {
                         (from, point) = (to, next);
                     }
                     if point < family.ends.len() {
-                        family.write(&mut metrics, &mut head, &parts, is_exponential);
+                        family.write(&mut metrics, &parts, is_exponential);
                         parts.clear();
                         requests.push(first.request(&metrics));
                         metrics.clear();
                     }
                 }
             }
-            family_of_first.write(&mut metrics, &mut head, &parts, is_exponential);
+            family_of_first.write(&mut metrics, &parts, is_exponential);
         }
-        if !metrics.is_empty() {
+        if metrics.len() > 0 {
             requests.push(first.request(&metrics));
         }
         writers.iter_mut().for_each(Sink::start_over);
@@ -202,7 +201,7 @@ impl OtlpWriter {
     }
 
     /// The body of an export request around its metrics.
-    fn request(&self, metrics: &[u8]) -> Bytes {
+    fn request(&self, metrics: &Metrics<'_>) -> Bytes {
         let size = |len: usize| 1 + varint_len(len as u64) + len;
         let scope = b"larum";
         let (scope_len, url_len) = (size(size(scope.len())), size(SCHEMA_URL.len()));
@@ -214,7 +213,7 @@ impl OtlpWriter {
         field_head(&mut request, 2, of_scope_len);
         field_head(&mut request, 1, size(scope.len()));
         field_bytes(&mut request, 1, scope);
-        request.extend_from_slice(metrics);
+        metrics.write(&mut request);
         field_bytes(&mut request, 3, SCHEMA_URL.as_bytes());
         field_bytes(&mut request, 3, SCHEMA_URL.as_bytes());
         request.into()
@@ -276,6 +275,43 @@ impl OtlpWriter {
     }
 }
 
+/// The metrics of a request: points are copied from where they were written right to where they are sent from.
+#[derive(Default)]
+struct Metrics<'w> {
+    /// What stands around points.
+    around: Vec<u8>,
+    /// Points, each with how much of `around` stands before them.
+    points: Vec<(usize, &'w [u8])>,
+    points_len: usize,
+}
+
+impl<'w> Metrics<'w> {
+    fn len(&self) -> usize {
+        self.around.len() + self.points_len
+    }
+
+    fn add(&mut self, points: &'w [u8]) {
+        self.points.push((self.around.len(), points));
+        self.points_len += points.len();
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut from = 0;
+        for (to, points) in &self.points {
+            out.extend_from_slice(&self.around[from..*to]);
+            out.extend_from_slice(points);
+            from = *to;
+        }
+        out.extend_from_slice(&self.around[from..]);
+    }
+
+    fn clear(&mut self) {
+        self.around.clear();
+        self.points.clear();
+        self.points_len = 0;
+    }
+}
+
 /// Start, unless it is unknown, and time of a point.
 fn times(out: &mut Vec<u8>, started_ns: u64, time_ns: u64) {
     if started_ns > 0 {
@@ -295,15 +331,15 @@ impl FamilyPoints {
     }
 
     /// Adds the family with some points, if there are any, to the metrics of a scope.
-    fn write(&self, metrics: &mut Vec<u8>, head: &mut Vec<u8>, points: &[&[u8]], is_exponential: bool) {
+    fn write<'w>(&self, metrics: &mut Metrics<'w>, points: &[&'w [u8]], is_exponential: bool) {
         if points.is_empty() {
             return;
         }
-        head.clear();
+        let mut head = Vec::new();
         let (name, unit) = self.signal.otlp();
-        field_bytes(head, 1, name.as_bytes());
-        field_bytes(head, 2, self.signal.help.as_bytes());
-        field_bytes(head, 3, unit.as_bytes());
+        field_bytes(&mut head, 1, name.as_bytes());
+        field_bytes(&mut head, 2, self.signal.help.as_bytes());
+        field_bytes(&mut head, 3, unit.as_bytes());
         let mut tail = Vec::with_capacity(4);
         let field = match self.signal.kind {
             SignalType::Gauge => 5,
@@ -319,11 +355,11 @@ impl FamilyPoints {
         };
         let data_len = points.iter().map(|part| part.len()).sum::<usize>() + tail.len();
         let metric_len = head.len() + 1 + varint_len(data_len as u64) + data_len;
-        field_head(metrics, 2, metric_len);
-        metrics.extend_from_slice(head);
-        field_head(metrics, field, data_len);
-        points.iter().for_each(|part| metrics.extend_from_slice(part));
-        metrics.extend_from_slice(&tail);
+        field_head(&mut metrics.around, 2, metric_len);
+        metrics.around.extend_from_slice(&head);
+        field_head(&mut metrics.around, field, data_len);
+        points.iter().for_each(|part| metrics.add(part));
+        metrics.around.extend_from_slice(&tail);
     }
 }
 
