@@ -6,7 +6,7 @@ use larum_tests::kafka::Kafka;
 use larum_tests::process::wait_until;
 
 use crate::oracle::Oracle;
-use crate::program::{Larum, load};
+use crate::program::{Larum, Load, load};
 
 /// Waits until it ends by itself; gives exit code and log.
 fn ended(larum: &mut Larum) -> (i32, String) {
@@ -129,4 +129,30 @@ impl Drop for Unmount {
     fn drop(&mut self) {
         larum_tests::process::run("umount", ["-l", &self.0], "").ok();
     }
+}
+
+/// Its length was looked at every 64 records only, which took a minute at one a second.
+#[test]
+fn a_load_of_few_records_ends_when_it_should() {
+    let kafka = Kafka::start().unwrap();
+    let mut load = Load::start(&kafka.brokers(), "auth", &["--rate", "1", "--for", "3s", "--tenants", "5"]);
+    load.finish(Duration::from_secs(30));
+    let sent: i64 = kafka.end_offsets("auth").unwrap().iter().sum();
+    assert!((2..=6).contains(&sent), "{sent}");
+}
+
+/// A record is given up after a minute. Without looking, the load would go on to its end, or until the client's queue is
+/// full: half a million records later.
+#[test]
+fn a_load_whose_broker_is_gone_gives_up_soon() {
+    let mut kafka = Kafka::start().unwrap();
+    let mut load = Load::start(&kafka.brokers(), "auth", &["--rate", "500", "--tenants", "5"]);
+    wait_until("records", Duration::from_secs(30), || {
+        kafka.end_offsets("auth").ok()?.iter().any(|end| *end > 0).then_some(())
+    })
+    .unwrap();
+    kafka.kill_9().unwrap();
+    let (code, log) = load.give_up(Duration::from_secs(100));
+    assert_eq!(code, 1, "{log}");
+    assert!(log.contains("were not delivered"), "{log}");
 }

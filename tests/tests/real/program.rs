@@ -156,4 +156,11 @@ impl Load {
         assert_eq!(code, 0, "{}", self.child.log_tail());
         serde_json::from_slice(&std::fs::read(self.truth.path()).unwrap()).unwrap()
     }
+
+    /// Waits until it ends without having done all; gives exit code and log. Its truth is to be empty then.
+    pub fn give_up(&mut self, timeout: Duration) -> (i32, String) {
+        let code = wait_until("the load to give up", timeout, || self.child.exit_code()).unwrap();
+        assert!(std::fs::read(self.truth.path()).unwrap().is_empty(), "the truth of records that are lost");
+        (code, self.child.log())
+    }
 }
