@@ -1,11 +1,17 @@
 //! P2: events/s of `larum run` (durable, serving, scraped every second) reading a filled topic of a
 //! real Kafka, over a bare rdkafka batch consume of it with the same client settings and allocator, interleaved. Of the
 //! same runs: P2b, over a bare `BaseConsumer::poll` loop; P3, processor time per event over that of the bare consume; P9,
-//! events/s over 150,000. P5d: events/s while scraped over events/s of the program alone.
+//! events/s over 150,000. Beside them what they would be if nothing came behind the fold: no store, no windows, no alerts, no
+//! scrapes. P5d: events/s while scraped over events/s of the program alone.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use larum_benches::{larum, median, now, page, time};
+use larum_aggregate::{PartitionId, PartitionStart, SourceId};
+use larum_benches::{larum, median, now, page, registry, time};
+use larum_event::Limits;
+use larum_fold::{DeadLetters, PartitionState, Record, Registry, SourcePolicy, Worker, no_header};
 use larum_kafka::{ClientSettings, Consumer, Fetched};
 use larum_tests::kafka::Kafka;
 use larum_tests::process::{Child, free_port, wait_until};
@@ -22,11 +28,20 @@ const RUNS: usize = 5;
 const PAIRS: usize = 10;
 /// What P9 compares catching up with.
 const INGEST_PER_SECOND: f64 = 150_000.0;
+/// Threads that fold, as many as the program has on two cores.
+const FOLDERS: usize = 2;
+/// Records that a folding thread reads between cuts: about what a commit interval holds.
+const CUT: u64 = 100_000;
 
 /// Records of the topic: so many that what is read before the first commit, which counts for nobody, matters little.
 fn events() -> u64 {
     std::env::var("LARUM_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(8_000_000)
 }
+
+/// Figures of the same runs.
+const NAMES: [&str; 4] = ["P2", "P2b", "P3", "P9"];
+/// Of every run, by [`NAMES`].
+type Ratios = [Vec<f64>; NAMES.len()];
 
 /// What one way of reading the topic showed.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +55,11 @@ fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().collect();
     if let [_, mode, brokers, ends] = args.as_slice() {
         let ends = ends.split(',').map(str::parse).collect::<Result<Vec<i64>, _>>()?;
-        return if mode == "bare" { bare(brokers, &ends) } else { poll(brokers, &ends) };
+        return match mode.as_str() {
+            "bare" => bare(brokers, &ends),
+            "poll" => poll(brokers, &ends),
+            _ => fold(brokers, &ends),
+        };
     }
     let wanted = args.get(1).map_or("P2", String::as_str);
     let kafka = Kafka::start_with_heap(1024)?;
@@ -60,23 +79,29 @@ fn main() -> anyhow::Result<()> {
         println!("P5d {:.3}", scraped_over_alone(&brokers, total)?);
         return Ok(());
     }
-    let mut ratios: [Vec<f64>; 4] = Default::default();
+    let (mut ratios, mut of_fold): (Ratios, Ratios) = Default::default();
     for run in 0..=RUNS {
         let bare = child("bare", &brokers, &ends)?;
         let figure = larum_run(&brokers, total, true)?;
         let poll = child("poll", &brokers, &ends)?;
+        let fold = child("fold", &brokers, &ends)?;
         let note = if run == 0 { " (warm-up, not counted)" } else { "" };
         let show = |r: Reading| format!("{:.0} events/s at {:.0} ns of CPU", r.events_per_second, r.cpu_ns);
-        println!("bare batch {}, poll {}, larum run {}{note}", show(bare), show(poll), show(figure));
+        let (of_bare, of_poll, folded, of_larum) = (show(bare), show(poll), show(fold), show(figure));
+        println!("bare batch {of_bare}, poll {of_poll}, fold with nothing behind {folded}, larum run {of_larum}{note}");
         if run > 0 {
             // The machine's speed drifts within a run: each figure is compared with the floors beside it.
-            ratios[0].push(figure.events_per_second / bare.events_per_second);
-            ratios[1].push(figure.events_per_second / poll.events_per_second);
-            ratios[2].push(figure.cpu_ns / bare.cpu_ns);
-            ratios[3].push(figure.events_per_second / INGEST_PER_SECOND);
+            for (ratios, of) in [(&mut ratios, figure), (&mut of_fold, fold)] {
+                let over = of.events_per_second;
+                let figures = [over / bare.events_per_second, over / poll.events_per_second, of.cpu_ns / bare.cpu_ns];
+                ratios.iter_mut().zip(figures).for_each(|(ratios, figure)| ratios.push(figure));
+                ratios[3].push(over / INGEST_PER_SECOND);
+            }
         }
     }
-    let figures = ["P2", "P2b", "P3", "P9"].into_iter().zip(ratios.map(|ratios| median(&ratios)));
+    let [p2, p2b, p3, p9] = of_fold.map(|ratios| median(&ratios));
+    println!("with nothing behind the fold: P2 {p2:.3}, P2b {p2b:.3}, P3 {p3:.3}, P9 {p9:.3}");
+    let figures = NAMES.into_iter().zip(ratios.map(|ratios| median(&ratios)));
     let (last, others): (Vec<_>, Vec<_>) = figures.partition(|(name, _)| *name == wanted);
     for (name, figure) in others.into_iter().chain(last) {
         println!("{name} {figure:.3}");
@@ -119,16 +144,20 @@ fn cpu_ns(pid: &str) -> f64 {
     fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() * 1e7
 }
 
-/// Reads everything with the reader's own consumer and does nothing with it; prints records per second from the first
-/// on.
-fn bare(brokers: &str, ends: &[i64]) -> anyhow::Result<()> {
-    let settings = ClientSettings {
+/// The program's own settings of the client.
+fn settings(brokers: &str) -> ClientSettings {
+    ClientSettings {
         brokers: brokers.into(),
         group: "bare".into(),
         queue_bytes: 64 << 20,
         security: Default::default(),
-    };
-    let mut consumer = Consumer::new(&settings, 1, Default::default())?;
+    }
+}
+
+/// Reads everything with the reader's own consumer and does nothing with it; prints records per second from the first
+/// on.
+fn bare(brokers: &str, ends: &[i64]) -> anyhow::Result<()> {
+    let mut consumer = Consumer::new(&settings(brokers), 1, Default::default())?;
     for partition in 0..ends.len() {
         let slot = consumer.add(TOPIC, partition as i32);
         consumer.assign(slot, 0)?;
@@ -152,13 +181,7 @@ fn bare(brokers: &str, ends: &[i64]) -> anyhow::Result<()> {
 
 /// The same with rust-rdkafka's own loop, one message at a time.
 fn poll(brokers: &str, ends: &[i64]) -> anyhow::Result<()> {
-    let settings = ClientSettings {
-        brokers: brokers.into(),
-        group: "bare".into(),
-        queue_bytes: 64 << 20,
-        security: Default::default(),
-    };
-    let consumer: BaseConsumer = settings.reader(1)?.set("enable.partition.eof", "false").create()?;
+    let consumer: BaseConsumer = settings(brokers).reader(1)?.set("enable.partition.eof", "false").create()?;
     let mut partitions = TopicPartitionList::new();
     for partition in 0..ends.len() {
         partitions.add_partition_offset(TOPIC, partition as i32, Offset::Offset(0))?;
@@ -176,6 +199,69 @@ fn poll(brokers: &str, ends: &[i64]) -> anyhow::Result<()> {
         }
     }
     finish(seen, began)
+}
+
+/// Decodes and folds everything as the program's readers do, and throws away what was counted; prints the same.
+fn fold(brokers: &str, ends: &[i64]) -> anyhow::Result<()> {
+    let (registry, seen) = (registry(), AtomicU64::new(0));
+    let total = ends.iter().sum::<i64>() as u64;
+    let began = std::thread::scope(|scope| {
+        let of = |n: usize| (0..ends.len() as i32).filter(move |partition| *partition as usize % FOLDERS == n);
+        let threads: Vec<_> = (0..FOLDERS)
+            .map(|n| {
+                scope.spawn({
+                    let (registry, seen) = (&registry, &seen);
+                    move || fold_some(brokers, of(n), registry, seen, total)
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread died"))?)
+            .collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    finish(seen.into_inner(), began.into_iter().flatten().min_by_key(|(began, _)| *began))
+}
+
+/// One thread's part of it; gives when the first records came, and how many these were.
+fn fold_some(
+    brokers: &str,
+    partitions: impl Iterator<Item = i32>,
+    registry: &Arc<Registry>,
+    seen: &AtomicU64,
+    total: u64,
+) -> anyhow::Result<Option<(std::time::Instant, u64)>> {
+    let mut consumer = Consumer::new(&settings(brokers), FOLDERS, Default::default())?;
+    let mut worker = Worker::new(registry.clone(), Limits::default(), 1);
+    for partition in partitions {
+        let start = PartitionStart::from_birth(PartitionId(partition as u32), SourceId(0), TOPIC, partition);
+        worker.add(PartitionState::new(start), SourcePolicy::default());
+        let slot = consumer.add(TOPIC, partition);
+        consumer.assign(slot, 0)?;
+    }
+    let (mut since_cut, mut spare, mut began) = (0, Vec::new(), None);
+    while seen.load(Ordering::Relaxed) < total {
+        consumer.fetch(10);
+        let mut read = 0;
+        while let Some(fetched) = consumer.take() {
+            if let Fetched::Record { slot, offset, timestamp_ms, value, .. } = fetched {
+                let append_ns = timestamp_ms * 1_000_000;
+                let record = Record { offset, append_ns, value, traceparent: &no_header };
+                worker.record(slot, record, append_ns, DeadLetters::Count);
+                read += 1;
+            }
+        }
+        seen.fetch_add(read, Ordering::Relaxed);
+        since_cut += read;
+        if read > 0 && began.is_none() {
+            began = Some((now(), read));
+        }
+        if since_cut >= CUT {
+            since_cut = 0;
+            spare = worker.cut(false, std::mem::take(&mut spare)).counted;
+        }
+    }
+    Ok(began)
 }
 
 /// Prints events per second from the first on, and processor time per event.
