@@ -92,9 +92,9 @@ fn main() -> anyhow::Result<()> {
         if run > 0 {
             // The machine's speed drifts within a run: each figure is compared with the floors beside it.
             for (ratios, of) in [(&mut ratios, figure), (&mut of_fold, fold)] {
-                let (rate, of_bare) = (of.events_per_second, bare.events_per_second);
-                let cpu = of.cpu_ns / bare.cpu_ns;
-                let figures = [rate / of_bare, rate / poll.events_per_second, cpu, rate / INGEST_PER_SECOND];
+                let rate_over = |rate: f64| of.events_per_second / rate;
+                let (p2, p2b) = (rate_over(bare.events_per_second), rate_over(poll.events_per_second));
+                let figures = [p2, p2b, of.cpu_ns / bare.cpu_ns, rate_over(INGEST_PER_SECOND)];
                 ratios.iter_mut().zip(figures).for_each(|(ratios, figure)| ratios.push(figure));
             }
         }

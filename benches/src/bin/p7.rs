@@ -16,7 +16,7 @@ const RECORDS: usize = 200_000;
 const CUT: usize = 100_000;
 
 /// Rounds of one worker, then two: many, because the second core is often busy with something else for a moment.
-const REPETITIONS: usize = 45;
+const ROUNDS: usize = 45;
 
 type Load = [(Vec<u8>, i64)];
 
@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     let registry = registry();
     let (mut one, mut other) = (Reader::new(&registry, first), Reader::new(&registry, second));
     let mut ratios = Vec::new();
-    for _ in 0..REPETITIONS {
+    for _ in 0..ROUNDS {
         let (alone, ()) = time(|| one.read());
         let (together, ()) = time(|| {
             std::thread::scope(|scope| {

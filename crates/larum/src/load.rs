@@ -115,17 +115,18 @@ fn send(args: &LoadArgs, producer: &LoadProducer, generator: &mut Generator, beg
         if now >= until_ns {
             break;
         }
-        // What was lost makes the truth file wrong: whoever waits for it need not wait to the end.
-        check_deliveries(producer.failed())?;
         let record = generator.next_record();
         while !args.fast && record.due_ns > now {
             std::thread::sleep(Duration::from_nanos((record.due_ns - now).clamp(0, 20_000_000) as u64));
             now = now_ns();
         }
         let time_ms = Some(record.due_ns / 1_000_000);
-        while !producer.send(None, record.key, record.bytes, time_ms)? {
-            // Nor for ever where the queue stays full.
+        loop {
+            // What was lost makes the truth file wrong: whoever waits for it need not wait to the end, or for a full queue.
             check_deliveries(producer.failed())?;
+            if producer.send(None, record.key, record.bytes, time_ms)? {
+                break;
+            }
             std::thread::sleep(WAIT);
         }
         sent += 1;
